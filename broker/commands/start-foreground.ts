@@ -1,0 +1,87 @@
+/** A broker in this process, until a signal ends it. */
+import { closeSync, writeSync } from 'node:fs'
+import { constants } from 'node:os'
+import pino from 'pino'
+import { SharedVerbsError } from '../../protocol/errors.js'
+import { notifyReady } from '../../shm/libc.js'
+import type { BrokerOptions } from '../control/settings.js'
+import { type RunningBroker, runBroker } from '../run.js'
+import { onParentLost, report } from './parent-channel.js'
+import type { Started, StartOptions } from './start.js'
+
+type EndReason = NodeJS.Signals | 'parent lost'
+
+/** What signals ask for, kept from the first moment on: one that comes during the start is obeyed after it. */
+class Wishes {
+  #end: ((reason: EndReason) => void) | undefined
+  #drain: (() => void) | undefined
+  readonly end = new Promise<EndReason>((resolve) => {
+    this.#end = resolve
+  })
+  #ending = false
+
+  constructor() {
+    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => this.#wishEnd(signal))
+    process.on('SIGUSR2', () => this.#drain?.())
+    onParentLost(() => this.#wishEnd('parent lost'))
+  }
+
+  onDrain(drain: () => void): void {
+    this.#drain = drain
+  }
+
+  #wishEnd(reason: EndReason): void {
+    // Whoever asks twice does not want to wait for the draining.
+    if (this.#ending && reason !== 'parent lost') process.exit(128 + constants.signals[reason])
+    this.#ending = true
+    this.#end?.(reason)
+  }
+}
+
+export async function serveInForeground(
+  brokerOptions: BrokerOptions,
+  options: StartOptions,
+  announce: (started: Started) => void,
+): Promise<void> {
+  const wishes = new Wishes()
+  const logStream = options.logFile === undefined ? {} : { logStream: openLog(options.logFile) }
+  let broker: RunningBroker
+  try {
+    broker = await runBroker({ ...brokerOptions, ...logStream })
+  } catch (error) {
+    if (error instanceof SharedVerbsError) report({ failed: error.toWire() })
+    throw error
+  }
+  wishes.onDrain(() => void broker.drain(options.drainTimeoutMs))
+  const { node, runtimeDirectory, linkPort, epoch } = broker
+  const linkAddress = `${brokerOptions.host}:${linkPort}`
+  const started: Started = { event: 'started', node, processId: process.pid, runtimeDirectory, linkAddress, epoch }
+  announce(started)
+  tellReady(started, options.readyFd)
+  const reason = await Promise.race([wishes.end, broker.whenStopped.then(() => undefined)])
+  if (reason !== undefined) await stop(broker, options.drainTimeoutMs)
+  await broker.whenStopped
+}
+
+function tellReady(started: Started, readyFd: number | undefined): void {
+  report({ started })
+  notifyReady('READY=1')
+  if (readyFd === undefined) return
+  writeSync(readyFd, 'ready\n')
+  closeSync(readyFd)
+}
+
+async function stop(broker: RunningBroker, drainTimeoutMs: number): Promise<void> {
+  notifyReady('STOPPING=1')
+  await broker.drain(drainTimeoutMs)
+  await broker.stop()
+}
+
+function openLog(path: string): ReturnType<typeof pino.destination> {
+  try {
+    return pino.destination({ dest: path, sync: true, append: true, mkdir: false })
+  } catch (error) {
+    const reason = (error as NodeJS.ErrnoException).code ?? String(error)
+    throw new SharedVerbsError('invalid-argument', `cannot write the log file ${path}: ${reason}`, { path }, error)
+  }
+}

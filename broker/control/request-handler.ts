@@ -1,0 +1,28 @@
+/** How a request is answered: the shape that every handler has. */
+import type { CheckedBody, RequestName, RequestResult } from '../../protocol/control.js'
+import type { SharedObject } from '../sessions/shared-object.js'
+import type { Session } from '../sessions/session.js'
+import type { ControlPlane } from './control-plane.js'
+
+export interface Answer<Name extends RequestName> {
+  readonly result: RequestResult<Name>
+  /** Descriptors beside the reply; undefined when what they belong to is gone by the time a repeat asks again. */
+  readonly descriptors?: () => readonly number[] | undefined
+}
+
+/** All requests but `attach`, which makes the session. */
+export type SessionRequestName = Exclude<RequestName, 'attach'>
+
+export type Handler<Name extends SessionRequestName> = (
+  plane: ControlPlane,
+  session: Session,
+  body: CheckedBody<Name>,
+) => Answer<Name> | Promise<Answer<Name>>
+
+export type Handlers = { readonly [Name in SessionRequestName]: Handler<Name> }
+
+export const nothing = { result: {} } as const
+
+/** The segment of an object, as long as it lives. */
+export const segmentOf = (object: SharedObject) => (): readonly number[] | undefined =>
+  object.mapping.closed ? undefined : [object.mapping.fd]

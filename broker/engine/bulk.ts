@@ -1,0 +1,138 @@
+/**
+ * Bulk: writes, reads and granted sends, cut into chunks and posted in round robin over the requests of a lane, as long as the bytes
+ * posted and not completed stay inside the window. That window, not the chunk, is the promise to small messages behind it.
+ */
+import { counterIndex } from '../../protocol/node-file.js'
+import { opcode } from '../../protocol/opcodes.js'
+import { status } from '../../protocol/statuses.js'
+import { sendOpcode } from '../provider/provider.js'
+import type { Engine } from './engine.js'
+import { finishSend, settleFlow } from './finish.js'
+import { advance, gather } from './gather.js'
+import type { Lane } from './lane.js'
+import { releaseRemoteRegion } from './remote-keys.js'
+import { requestStage, type SendRequest } from './request.js'
+import { chunkOpcode, sendNotice } from './transmit.js'
+
+/** Posts chunks and notices; returns how many. */
+export function postBulk(engine: Engine, lane: Lane): number {
+  let posted = 0
+  let idle = 0
+  while (lane.bulk.length > 0 && idle < lane.bulk.length) {
+    if (lane.bulkCursor >= lane.bulk.length) lane.bulkCursor = 0
+    const request = lane.bulk[lane.bulkCursor]!
+    if (step(engine, lane, request)) {
+      posted++
+      idle = 0
+    } else {
+      idle++
+      lane.bulkCursor++
+    }
+  }
+  return posted
+}
+
+/** One chunk or the notice of a request; false when it cannot go now. Moves the cursor on. */
+function step(engine: Engine, lane: Lane, request: SendRequest): boolean {
+  if (!request.noticeDue) {
+    if (!postChunk(engine, lane, request)) return false
+    lane.bulkCursor++
+    if (request.moved < request.byteLength) return true
+    lane.bulkCursor--
+    request.noticeDue = request.opcode !== opcode.write && request.opcode !== opcode.read
+  }
+  if (request.noticeDue && !sendNotice(engine, lane, request)) return lane.batch.count > 0 ? engine.flushLane(lane) && false : false
+  leave(engine, lane, request)
+  return true
+}
+
+/** Everything of it is posted: what stands behind it in its flow may go. */
+function leave(engine: Engine, lane: Lane, request: SendRequest): void {
+  lane.bulk.splice(lane.bulk.indexOf(request), 1)
+  const flow = request.flow!
+  request.noticeDue = false
+  request.stage = requestStage.sent
+  if (flow.moving === request) flow.moving = null
+  else flow.unposted--
+  if (request.chunksOutstanding === 0) chunkSettled(engine, request)
+  engine.wakeFlow(flow)
+}
+
+function postChunk(engine: Engine, lane: Lane, request: SendRequest): boolean {
+  if (!lane.chunkRoom && !(lane.batch.count > 0 && engine.flushLane(lane) && lane.chunkRoom)) return false
+  const read = request.opcode === opcode.read
+  if (read && lane.readsOutstanding >= Math.max(1, lane.parameters.readsInitiated - 1)) return false
+  const left = request.byteLength - request.moved
+  let byteLength = Math.min(left, lane.parameters.chunkByteLength)
+  if (lane.bulkChunks > 0 && lane.bulkPostedByteLength + byteLength > engine.options.bulkWindowByteLength) {
+    engine.counters[counterIndex['bulk-window-stalls']]!++
+    return false
+  }
+  // A message of the same flow that precedes this chunk must be posted before it.
+  if (request.flow!.frameStamp === lane.frameStamp) lane.closeFrame()
+  if (request.inlineByteLength > 0) return postInline(lane, request)
+  const { local, localCursor } = request
+  const entry = localCursor.entry
+  const region = local.regions[entry]!
+  const offset = local.offsets[entry]! + localCursor.offset
+  byteLength = Math.min(byteLength, local.lengths[entry]! - localCursor.offset)
+  byteLength = target(request, byteLength)
+  lane.addChunk(request, chunkOpcode(request), chunkAddress, chunkKey, region.address + offset, byteLength, region.registered!.localKey, -1)
+  advance(localCursor, local, byteLength)
+  request.moved += byteLength
+  return true
+}
+
+/** Inline payload of a write lies in the client's slot, which no device knows: it is copied into a stage of the lane's memory. */
+function postInline(lane: Lane, request: SendRequest): boolean {
+  const stage = lane.takeStage()
+  if (stage < 0) return false
+  const byteLength = request.inlineByteLength
+  const offset = lane.stageOffset(stage)
+  gather(request, byteLength, lane.memory, offset)
+  target(request, byteLength)
+  lane.addChunk(request, sendOpcode.write, chunkAddress, chunkKey, lane.memory.address + offset, byteLength, lane.registered.localKey, stage)
+  request.moved = byteLength
+  return true
+}
+
+let chunkAddress = 0
+let chunkKey = 0
+
+/** Where the next chunk goes: into the remote region, or into the granted entries, whose ends cut it. Returns its length. */
+function target(request: SendRequest, byteLength: number): number {
+  const { remote, remoteCursor } = request
+  if (remote) {
+    chunkAddress = remote.address + request.remoteOffset + request.moved
+    chunkKey = remote.deviceKey
+    return byteLength
+  }
+  const entry = remoteCursor.entry
+  chunkAddress = request.grantAddresses[entry]! + remoteCursor.offset
+  chunkKey = request.grantKeys[entry]!
+  const part = Math.min(byteLength, request.grantLengths[entry]! - remoteCursor.offset)
+  remoteCursor.offset += part
+  if (remoteCursor.offset >= request.grantLengths[entry]!) {
+    remoteCursor.entry++
+    remoteCursor.offset = 0
+  }
+  return part
+}
+
+/** A chunk's outcome is known to be success; the last one decides for writes and reads, a delivery for the rest. */
+export function chunkSettled(engine: Engine, request: SendRequest): void {
+  if (request.chunksOutstanding > 0 || request.stage !== requestStage.sent) return
+  if (request.remote) releaseRemoteRegion(engine, request)
+  if (request.opcode === opcode.write || request.opcode === opcode.read) finishSend(engine, request, status.success)
+  else if (request.flow) settleFlow(engine, request.flow)
+}
+
+/** The peer granted its receive's buffer: the announced message starts to move. */
+export function beginGranted(engine: Engine, lane: Lane, request: SendRequest): void {
+  const flow = request.flow!
+  flow.announced--
+  flow.unposted++
+  request.stage = requestStage.moving
+  lane.bulk.push(request)
+  engine.markBusy(lane)
+}

@@ -1,0 +1,270 @@
+/**
+ * Connecting and disconnecting queue pairs. Symmetric, as exchanging numbers is with verbs: both may connect at once, one may wait for the
+ * other's connect, or a listener accepts by name. All of it rides on the lane, so data never precedes its accept and a disconnect never
+ * overtakes data.
+ *
+ *   idle ──connect──► connecting ──accept, or the peer's own connect──► connected ──disconnect──► error/closed
+ *
+ * On this node the same handlers run with lane null; messages become calls from the engine's own queue.
+ */
+import { counterIndex } from '../../protocol/node-file.js'
+import { queuePairHeader, queuePairState } from '../../protocol/queue-pair-segment.js'
+import { type Status, status } from '../../protocol/statuses.js'
+import { connectByService, connectExtension, messageType, rejectReason, rejectReasonNames } from '../../protocol/wire.js'
+import type { RecordOf } from '../../shm/layout.js'
+import { thisNode } from './commands.js'
+import type { RouteNumbers } from './dispatch.js'
+import type { Engine } from './engine.js'
+import { finishSend } from './finish.js'
+import { Flow } from './flow.js'
+import type { Lane } from './lane.js'
+import type { EngineQueuePair } from './queue-pair.js'
+import { requestStage } from './request.js'
+
+export type ConnectFields = Pick<ReturnType<typeof connectExtension.read>, 'cookie' | 'reason' | 'receiveLimit' | 'service'>
+export type ConnectRecord = RecordOf<Record<string, never>> & ConnectFields
+
+/** Reserved for service connects, whose peer number is not known yet. */
+const UNKNOWN = connectByService
+
+export interface PendingConnect {
+  readonly queuePair: EngineQueuePair
+  readonly cookie: number
+  settle(failure: { code: string; message: string } | null, remote: { number: number; generation: number } | null): void
+}
+
+/** A connection request that waits for the listening application. */
+export interface PendingAccept {
+  readonly lane: Lane | null
+  readonly peer: number
+  readonly job: number
+  readonly number: number
+  readonly generation: number
+  readonly cookie: number
+  readonly receiveLimit: number
+}
+
+/** Starts connecting; `pending.settle` is called once, later. */
+export function beginConnect(
+  engine: Engine, queuePair: EngineQueuePair, lane: Lane | null, peer: number,
+  remote: { number: number; generation: number } | { service: string }, pending: PendingConnect,
+): void {
+  engine.counters[counterIndex.connects]!++
+  const held = queuePair.held
+  if (held && 'number' in remote && held.peer === peer && held.number === remote.number && held.generation === remote.generation) {
+    queuePair.held = null
+    const flow = establish(engine, queuePair, held.from, peer, held.number, held.generation, held.receiveLimit)
+    flow.cookie = held.cookie
+    pending.settle(null, remote)
+    tellAccept(engine, flow)
+    return
+  }
+  const byService = 'service' in remote
+  const flow = new Flow(queuePair, peer, byService ? UNKNOWN : remote.number, byService ? 0 : remote.generation, lane, true)
+  flow.cookie = pending.cookie
+  flow.service = byService ? remote.service : ''
+  queuePair.flow = flow
+  queuePair.setState(queuePairState.connecting)
+  engine.connects.set(queuePair, pending)
+  if (lane) {
+    lane.flows.add(flow)
+    flow.connectDue = true
+    engine.addControl(flow)
+    return
+  }
+  const numbers = { destinationNumber: flow.remoteNumber, destinationGeneration: flow.remoteGeneration, sourceNumber: queuePair.number, sourceGeneration: queuePair.generation }
+  const fields = { cookie: flow.cookie, reason: 0, receiveLimit: queuePair.receivesTaken, service: flow.service }
+  engine.later(() => takeConnect(engine, null, numbers, fields, queuePair.job))
+}
+
+/** Gives up: the queue pair is idle again, a late accept will be answered by a disconnect. */
+export function abandonConnect(engine: Engine, queuePair: EngineQueuePair, code: string, message: string): void {
+  const pending = engine.connects.get(queuePair)
+  if (!pending) return
+  engine.connects.delete(queuePair)
+  const flow = queuePair.flow
+  if (flow) {
+    engine.flushWaiting(flow)
+    engine.dropFlow(flow)
+  }
+  queuePair.flow = null
+  if (queuePair.state === queuePairState.connecting) queuePair.setState(queuePairState.idle)
+  pending.settle({ code, message }, null)
+}
+
+/** Both ends agree: the flow carries data from here on. */
+function establish(
+  engine: Engine, queuePair: EngineQueuePair, lane: Lane | null, peer: number, number: number, generation: number, receiveLimit: number,
+): Flow {
+  const old = queuePair.flow
+  const flow = new Flow(queuePair, peer, number, generation, lane, true)
+  flow.receiveLimit = receiveLimit | 0
+  if (old) {
+    // What was posted while connecting goes on, in order.
+    for (let request = old.waiting.shift(); request; request = old.waiting.shift()) {
+      request.flow = flow
+      flow.waiting.push(request)
+    }
+    engine.dropFlow(old)
+  }
+  queuePair.flow = flow
+  lane?.flows.add(flow)
+  if (!lane) pairTwins(engine, flow)
+  queuePair.setState(queuePairState.connected)
+  queuePairHeader.write(queuePair.memory, 0, { peerNode: peer, peerNumber: number, peerGeneration: generation })
+  engine.describeConnection(queuePair, flow)
+  // Receives posted before this moment are news to the peer.
+  if (lane && queuePair.receivesTaken !== flow.advertisedLimit) lane.addNews(flow)
+  engine.wakeFlow(flow)
+  return flow
+}
+
+/** Same node: each end finds the other when both are established. */
+function pairTwins(engine: Engine, flow: Flow): void {
+  const other = engine.queuePairs[flow.remoteNumber]
+  if (!other || other.generation !== flow.remoteGeneration) return
+  const twin = other === flow.queuePair ? flow : other.flow
+  if (!twin || twin.remoteNumber !== flow.queuePair.number) return
+  flow.twin = twin
+  twin.twin = flow
+  engine.wakeFlow(twin)
+}
+
+function settled(engine: Engine, queuePair: EngineQueuePair, number: number, generation: number): void {
+  const pending = engine.connects.get(queuePair)
+  engine.connects.delete(queuePair)
+  pending?.settle(null, { number, generation })
+}
+
+function tellAccept(engine: Engine, flow: Flow): void {
+  engine.counters[counterIndex.accepts]!++
+  if (flow.lane) {
+    flow.acceptDue = true
+    engine.addControl(flow)
+    return
+  }
+  const { queuePair } = flow
+  const numbers = { destinationNumber: flow.remoteNumber, destinationGeneration: flow.remoteGeneration, sourceNumber: queuePair.number, sourceGeneration: queuePair.generation }
+  const fields = { cookie: flow.cookie, reason: 0, receiveLimit: queuePair.receivesTaken, service: '' }
+  engine.later(() => takeAccept(engine, null, numbers, fields))
+}
+
+export function takeConnect(engine: Engine, lane: Lane | null, from: RouteNumbers, fields: ConnectFields, job = lane?.job ?? -1): void {
+  const peer = lane?.peer ?? thisNode
+  if (from.destinationNumber === UNKNOWN) {
+    engine.offer({ lane, peer, job, number: from.sourceNumber, generation: from.sourceGeneration, cookie: fields.cookie, receiveLimit: fields.receiveLimit }, fields.service)
+    return
+  }
+  const queuePair = engine.queuePairs[from.destinationNumber]
+  const reason = refuseConnect(queuePair, from, peer, job)
+  if (reason !== rejectReason.none || !queuePair) {
+    sendReject(engine, lane, from, fields.cookie, reason)
+    return
+  }
+  const { sourceNumber: number, sourceGeneration: generation } = from
+  if (queuePair.state === queuePairState.connecting) {
+    // Both connect at once. Both compute the same lane: that of the node whose name sorts first.
+    const mine = queuePair.flow!.lane
+    const winner = lane && mine && engine.options.node < lane.peerNode ? mine : lane
+    const flow = establish(engine, queuePair, winner, peer, number, generation, fields.receiveLimit)
+    flow.cookie = fields.cookie
+    settled(engine, queuePair, number, generation)
+    tellAccept(engine, flow)
+    return
+  }
+  if (queuePair.state === queuePairState.connected) return
+  queuePair.held = { from: lane, peer, number, generation, cookie: fields.cookie, receiveLimit: fields.receiveLimit }
+}
+
+/** Whether this queue pair cannot take that connect; connected to the very same peer already is fine. */
+function refuseConnect(queuePair: EngineQueuePair | undefined, from: RouteNumbers, peer: number, job: number): number {
+  if (!queuePair || queuePair.job !== job) return rejectReason.noSuchQueuePair
+  if (queuePair.generation !== from.destinationGeneration) return rejectReason.stale
+  if (!queuePair.connected) return rejectReason.wrongType
+  if (queuePair.closing || queuePair.state === queuePairState.error) return rejectReason.refused
+  const flow = queuePair.flow
+  const same = flow && flow.peer === peer && flow.remoteNumber === from.sourceNumber && flow.remoteGeneration === from.sourceGeneration
+  if (flow && !same) return rejectReason.busy
+  const held = queuePair.held
+  return held && (held.peer !== peer || held.number !== from.sourceNumber || held.generation !== from.sourceGeneration) ? rejectReason.busy : rejectReason.none
+}
+
+export function sendReject(engine: Engine, lane: Lane | null, to: RouteNumbers, cookie: number, reason: number): void {
+  engine.counters[counterIndex.rejects]!++
+  const numbers = {
+    destinationNumber: to.sourceNumber, destinationGeneration: to.sourceGeneration,
+    sourceNumber: to.destinationNumber, sourceGeneration: to.destinationGeneration,
+  }
+  const fields = { cookie, reason, receiveLimit: 0, service: '' }
+  if (!lane) {
+    engine.later(() => takeReject(engine, numbers, fields))
+    return
+  }
+  lane.addLoose({
+    type: messageType.reject, payloadByteLength: connectExtension.byteLength, sequence: 0, immediate: 0, ...numbers,
+    write: (memory, offset) => connectExtension.write(memory, offset, { ...fields, flags: 0 }),
+  })
+  engine.markBusy(lane)
+}
+
+export function takeReject(engine: Engine, from: RouteNumbers, fields: ConnectFields): void {
+  const queuePair = engine.queuePairs[from.destinationNumber]
+  if (!queuePair || queuePair.generation !== from.destinationGeneration) return
+  const pending = engine.connects.get(queuePair)
+  if (!pending || pending.cookie !== fields.cookie) return
+  const reason = rejectReasonNames[fields.reason] ?? 'refused'
+  abandonConnect(engine, queuePair, 'connection-rejected', `the peer rejected the connection: ${reason}`)
+}
+
+export function takeAccept(engine: Engine, lane: Lane | null, from: RouteNumbers, fields: ConnectFields): void {
+  const queuePair = engine.queuePairs[from.destinationNumber]
+  const alive = queuePair && queuePair.generation === from.destinationGeneration ? queuePair : null
+  const flow = alive?.flow ?? null
+  if (!alive || !flow || (alive.state !== queuePairState.connecting && alive.state !== queuePairState.connected)) {
+    // Too late: nobody connects any more. The acceptor must learn it.
+    if (lane) engine.answerStale(lane, from, 0, true)
+    return
+  }
+  const known = flow.remoteNumber === from.sourceNumber && flow.remoteGeneration === from.sourceGeneration
+  if (alive.state === queuePairState.connected) {
+    if (known && flow.lane === lane) {
+      const limit = fields.receiveLimit | 0
+      if (((limit - flow.receiveLimit) | 0) > 0) flow.receiveLimit = limit
+      engine.wakeFlow(flow)
+    }
+    return
+  }
+  if (!known && flow.remoteNumber !== UNKNOWN) return
+  establish(engine, alive, lane, flow.peer, from.sourceNumber, from.sourceGeneration, fields.receiveLimit)
+  settled(engine, alive, from.sourceNumber, from.sourceGeneration)
+}
+
+/** The listening application accepted with this queue pair. */
+export function acceptPending(engine: Engine, queuePair: EngineQueuePair, accept: PendingAccept): void {
+  const flow = establish(engine, queuePair, accept.lane, accept.peer, accept.number, accept.generation, accept.receiveLimit)
+  flow.cookie = accept.cookie
+  tellAccept(engine, flow)
+}
+
+/** The peer goes down (orderly or dead): nothing new is sent to it; it is told when everything already posted has left. */
+export function takeDisconnect(engine: Engine, flow: Flow, reason: Status): void {
+  if (flow.disconnectReceived) return
+  flow.disconnectReceived = true
+  const { queuePair } = flow
+  // Announced sends without a grant never moved and never will.
+  for (let request = flow.inFlight.head; request; ) {
+    const next = request.next
+    if (request.stage === requestStage.announced) {
+      flow.announced--
+      finishSend(engine, request, status.flushed)
+    }
+    request = next
+  }
+  engine.failQueuePair(queuePair, reason === 0 ? status.flushed : reason, 'the peer disconnected', true)
+  engine.closures.add(queuePair)
+}
+
+export function takeDisconnected(engine: Engine, flow: Flow): void {
+  flow.disconnectedReceived = true
+  engine.closures.add(flow.queuePair)
+}

@@ -1,0 +1,423 @@
+/**
+ * Frames from a peer: lane header, then each routed message to its handler. Receiving takes no resource that could run out: payload is
+ * copied to the posted receive, the bounce buffer goes back at once, and any reply is a flag in existing state (verbs-semantics H5b).
+ *
+ * The peer is another broker of the same cluster, but its bytes are still checked: what cannot be parsed fails the lane, never the broker.
+ */
+import { counterIndex } from '../../protocol/node-file.js'
+import { opcode } from '../../protocol/opcodes.js'
+import { queuePairState } from '../../protocol/queue-pair-segment.js'
+import { type Status, status } from '../../protocol/statuses.js'
+import {
+  acknowledgementRow, atomicExtension, atomicResultExtension, connectExtension, grantSegment, kindFlags, kindLength, kindType, laneHeader,
+  messageFlag, messageType, routeHeader,
+} from '../../protocol/wire.js'
+import { executeAtomic, settleAtomic } from './atomics.js'
+import { beginGranted } from './bulk.js'
+import { takeAccept, takeConnect, takeDisconnect, takeDisconnected, takeReject } from './connection.js'
+import { bindReceive, placeSegment, repeated, settleReceive } from './deliver.js'
+import type { Engine } from './engine.js'
+import { finishReceive, finishSend, isTwoSided, settleFlow } from './finish.js'
+import type { Flow } from './flow.js'
+import type { Lane } from './lane.js'
+import { datagramFlow } from './paths.js'
+import { answerResolve, takeResolved, takeRevoke, takeRevokeAcknowledged } from './remote-keys.js'
+import { requestStage, type SendRequest } from './request.js'
+
+const HEADER_BYTES = laneHeader.byteLength
+const ROUTE_BYTES = routeHeader.byteLength
+const FRAMES_RECEIVED = counterIndex['frames-received']
+const MESSAGES_RECEIVED = counterIndex['messages-received']
+const BYTES_RECEIVED = counterIndex['bytes-received']
+const STALE = counterIndex['stale-messages']
+
+const WORD = routeHeader.word
+
+/** Handles a frame of `byteLength` bytes at `offset` of the lane's memory; false: the lane must fail. */
+export function takeFrame(engine: Engine, lane: Lane, offset: number, byteLength: number): boolean {
+  const { i32 } = lane.memory
+  const word = offset >>> 2
+  const frame = i32[word + laneHeader.word.frame]!
+  const length = frame & 0xffff
+  const sequence = i32[word + laneHeader.word.laneSequence]!
+  if (byteLength < HEADER_BYTES || length !== byteLength || sequence !== ((lane.lastReceived + 1) | 0)) return false
+  lane.lastReceived = sequence
+  lane.framesReceived++
+  lane.bytesReceived += byteLength
+  engine.counters[FRAMES_RECEIVED]!++
+  const limit = i32[word + laneHeader.word.laneLimit]!
+  if (((limit - lane.peerLimit) | 0) > 0) lane.peerLimit = limit
+  lane.peerAcknowledged = i32[word + laneHeader.word.laneAcknowledged]!
+  if ((frame & 0x10000) === 0) lane.consumedNews++
+  let at = offset + HEADER_BYTES
+  const end = offset + byteLength
+  while (at < end) {
+    if (end - at < ROUTE_BYTES) return false
+    const messageLength = kindLength(i32[(at >>> 2) + WORD.kind]!)
+    if (messageLength < ROUTE_BYTES || at + messageLength > end) return false
+    if (!takeMessage(engine, lane, at, messageLength - ROUTE_BYTES)) return false
+    at += (messageLength + 7) & ~7
+  }
+  return true
+}
+
+function takeMessage(engine: Engine, lane: Lane, at: number, payloadByteLength: number): boolean {
+  const { memory } = lane
+  const payload = at + ROUTE_BYTES
+  const type = kindType(memory.i32[(at >>> 2) + WORD.kind]!)
+  switch (type) {
+    case messageType.eager:
+    case messageType.request:
+    case messageType.placed:
+    case messageType.immediate:
+    case messageType.atomic:
+    case messageType.grant:
+    case messageType.atomicResult:
+    case messageType.queuePairError:
+    case messageType.receiverNotReady:
+    case messageType.ready:
+    case messageType.disconnect:
+    case messageType.disconnected:
+    case messageType.accept:
+      return takeFlowMessage(engine, lane, type, at, payloadByteLength)
+    case messageType.acknowledgements:
+      return takeAcknowledgements(engine, lane, payload, payloadByteLength)
+    case messageType.connect:
+      if (payloadByteLength < connectExtension.byteLength) return false
+      takeConnect(engine, lane, header(lane, at), connectExtension.read(memory, payload))
+      return true
+    case messageType.reject:
+      if (payloadByteLength < connectExtension.byteLength) return false
+      takeReject(engine, header(lane, at), connectExtension.read(memory, payload))
+      return true
+    case messageType.resolve:
+      if (payloadByteLength < 8) return false
+      answerResolve(engine, lane, memory, payload)
+      return true
+    case messageType.resolved:
+      if (payloadByteLength < 40) return false
+      takeResolved(engine, lane, memory, payload)
+      return true
+    case messageType.revoke:
+      if (payloadByteLength < 8) return false
+      takeRevoke(engine, lane, memory, payload)
+      return true
+    case messageType.revokeAcknowledged:
+      if (payloadByteLength < 8) return false
+      takeRevokeAcknowledged(engine, lane, memory, payload)
+      return true
+    case messageType.probe:
+      lane.probeReplyDue = true
+      return true
+    case messageType.probeReply:
+      engine.laneProbed(lane)
+      return true
+    case messageType.marker:
+    case messageType.laneClose:
+      return true
+    default:
+      return false
+  }
+}
+
+export interface RouteNumbers {
+  readonly destinationNumber: number
+  readonly destinationGeneration: number
+  readonly sourceNumber: number
+  readonly sourceGeneration: number
+}
+
+function header(lane: Lane, at: number): RouteNumbers {
+  const { u32 } = lane.memory
+  const word = at >>> 2
+  return {
+    destinationNumber: u32[word + WORD.destinationNumber]!,
+    destinationGeneration: u32[word + WORD.destinationGeneration]!,
+    sourceNumber: u32[word + WORD.sourceNumber]!,
+    sourceGeneration: u32[word + WORD.sourceGeneration]!,
+  }
+}
+
+/** The flow a message speaks of; null for a queue pair that is gone, of another job, or connected elsewhere. */
+function findFlow(engine: Engine, lane: Lane, at: number, create: boolean): Flow | null {
+  const { u32 } = lane.memory
+  const word = at >>> 2
+  const queuePair = engine.queuePairs[u32[word + WORD.destinationNumber]!]
+  if (queuePair === undefined || queuePair.generation !== u32[word + WORD.destinationGeneration]! || queuePair.job !== lane.job) return null
+  const number = u32[word + WORD.sourceNumber]!
+  const generation = u32[word + WORD.sourceGeneration]!
+  if (queuePair.connected) {
+    const flow = queuePair.flow
+    return flow && flow.lane === lane && flow.remoteNumber === number && flow.remoteGeneration === generation ? flow : null
+  }
+  const key = lane.peer * 0x1000000 + number
+  const known = queuePair.flows.get(key)
+  if (known && known.remoteGeneration === generation) return known
+  return create && !queuePair.closing ? datagramFlow(engine, queuePair, lane.peer, number, generation, lane) : null
+}
+
+function takeFlowMessage(engine: Engine, lane: Lane, type: number, at: number, payloadByteLength: number): boolean {
+  const { i32 } = lane.memory
+  const word = at >>> 2
+  if (type === messageType.accept) {
+    if (payloadByteLength < connectExtension.byteLength) return false
+    takeAccept(engine, lane, header(lane, at), connectExtension.read(lane.memory, at + ROUTE_BYTES))
+    return true
+  }
+  const carries = type === messageType.eager || type === messageType.request || type === messageType.atomic
+  const flow = findFlow(engine, lane, at, carries)
+  const sequence = i32[word + WORD.sequence]!
+  if (!flow) {
+    engine.counters[STALE]!++
+    if (carries || type === messageType.disconnect) engine.answerStale(lane, header(lane, at), sequence, type === messageType.disconnect)
+    return true
+  }
+  takeNews(engine, flow, i32[word + WORD.delivered]!, i32[word + WORD.receiveLimit]!)
+  const flags = kindFlags(i32[word + WORD.kind]!)
+  const immediate = i32[word + WORD.immediate]!
+  const payload = at + ROUTE_BYTES
+  switch (type) {
+    case messageType.eager:
+      return takeEager(engine, lane, flow, sequence, flags, immediate, i32[word + WORD.segmentOffset]!, payload, payloadByteLength)
+    case messageType.request:
+      return payloadByteLength >= 8 && takeRequest(engine, flow, sequence, flags, immediate, lane.memory.f64[payload >>> 3]!)
+    case messageType.grant:
+      return takeGrant(engine, lane, flow, sequence, payload, payloadByteLength)
+    case messageType.placed:
+      return takePlaced(engine, flow, sequence)
+    case messageType.immediate:
+      return payloadByteLength >= 8 && takeImmediate(engine, flow, sequence, flags, immediate, lane.memory.f64[payload >>> 3]!)
+    case messageType.atomic:
+      return payloadByteLength >= atomicExtension.byteLength && takeAtomic(engine, lane, flow, sequence, payload)
+    case messageType.atomicResult:
+      return payloadByteLength >= atomicResultExtension.byteLength && takeAtomicResult(engine, lane, flow, sequence, payload)
+    case messageType.queuePairError:
+      takeRefusal(engine, flow, sequence, immediate)
+      return true
+    case messageType.receiverNotReady:
+      takeNotReady(engine, flow, sequence)
+      return true
+    case messageType.ready:
+      flow.retryAtMs = 0
+      engine.wakeFlow(flow)
+      return true
+    case messageType.disconnect:
+      takeDisconnect(engine, flow, immediate as Status)
+      return true
+    default:
+      takeDisconnected(engine, flow)
+      return true
+  }
+}
+
+/** Delivery and credit of the reverse direction; absolute numbers, so old ones do nothing. */
+export function takeNews(engine: Engine, flow: Flow, delivered: number, receiveLimit: number): void {
+  if (flow.connected && ((receiveLimit - flow.receiveLimit) | 0) > 0) {
+    flow.receiveLimit = receiveLimit
+    if (flow.blocked === 'credit') engine.wakeFlow(flow)
+  }
+  if (((delivered - flow.delivered) | 0) > 0 && ((delivered - flow.highestSent) | 0) <= 0) {
+    flow.delivered = delivered
+    settleFlow(engine, flow)
+  }
+}
+
+function takeAcknowledgements(engine: Engine, lane: Lane, payload: number, payloadByteLength: number): boolean {
+  const { u32 } = lane.memory
+  for (let at = payload; at + acknowledgementRow.byteLength <= payload + payloadByteLength; at += acknowledgementRow.byteLength) {
+    const word = at >>> 2
+    const queuePair = engine.queuePairs[u32[word + acknowledgementRow.word.destinationNumber]!]
+    if (queuePair === undefined || queuePair.generation !== u32[word + acknowledgementRow.word.destinationGeneration]!) continue
+    if (queuePair.job !== lane.job) continue
+    const number = u32[word + acknowledgementRow.word.sourceNumber]!
+    const generation = u32[word + acknowledgementRow.word.sourceGeneration]!
+    const flow = queuePair.connected ? queuePair.flow : (queuePair.flows.get(lane.peer * 0x1000000 + number) ?? null)
+    if (!flow || flow.lane === null || flow.peer !== lane.peer || flow.remoteNumber !== number || flow.remoteGeneration !== generation) continue
+    takeNews(engine, flow, u32[word + acknowledgementRow.word.delivered]! | 0, u32[word + acknowledgementRow.word.receiveLimit]! | 0)
+  }
+  return true
+}
+
+function takeEager(
+  engine: Engine, lane: Lane, flow: Flow, sequence: number, flags: number, immediate: number, segmentOffset: number, payload: number, byteLength: number,
+): boolean {
+  let receive = flow.assembling
+  if (receive) {
+    if (receive.sequence !== sequence || segmentOffset !== flow.assembledByteLength) return false
+  } else {
+    flow.beginInbound(sequence)
+    if (repeated(flow, sequence)) return acknowledgeAgain(flow)
+    if (dropWhileParked(flow, sequence)) return true
+    // Later segments of a message whose first one found no receive.
+    if (segmentOffset !== 0) return !flow.connected
+    receive = bindReceive(flow, sequence)
+    if (!receive) return noReceive(engine, flow, sequence)
+    describe(receive, flags, immediate)
+  }
+  const more = (flags & messageFlag.more) !== 0
+  placeSegment(engine, flow, receive, lane.memory, payload, byteLength, more)
+  if (!more) {
+    engine.counters[MESSAGES_RECEIVED]!++
+    engine.counters[BYTES_RECEIVED]! += receive.byteLength
+  }
+  return true
+}
+
+function describe(receive: { operation: number; immediate: number; solicited: boolean }, flags: number, immediate: number): void {
+  if ((flags & messageFlag.hasImmediate) !== 0) {
+    receive.operation = opcode.receiveWithImmediate
+    receive.immediate = immediate
+  }
+  receive.solicited = (flags & messageFlag.solicited) !== 0
+}
+
+function acknowledgeAgain(flow: Flow): true {
+  flow.acknowledgementDue = true
+  flow.lane?.addNews(flow)
+  return true
+}
+
+/** Datagram: while one message waits for a receive, those behind it are dropped; the sender sends them again in order. */
+function dropWhileParked(flow: Flow, sequence: number): boolean {
+  if (!flow.parked) return false
+  if (sequence !== flow.parkedSequence) return true
+  flow.parked = false
+  return false
+}
+
+/** No receive is posted: a connected peer broke its credit; a datagram peer is told to come again. */
+function noReceive(engine: Engine, flow: Flow, sequence: number): boolean {
+  if (flow.connected) return false
+  flow.parked = true
+  flow.parkedSequence = sequence
+  flow.notReadyDue = true
+  flow.queuePair.parkedFlows.push(flow)
+  engine.counters[counterIndex['receiver-not-ready-sent']]!++
+  engine.addControl(flow)
+  return true
+}
+
+function takeRequest(engine: Engine, flow: Flow, sequence: number, flags: number, immediate: number, byteLength: number): boolean {
+  if (!(byteLength >= 0)) return false
+  flow.beginInbound(sequence)
+  if (repeated(flow, sequence)) return acknowledgeAgain(flow)
+  if (dropWhileParked(flow, sequence)) return true
+  // A queue pair that goes down grants nothing more: the peer flushes what it only announced.
+  if (flow.queuePair.closing && flow.disconnectSent) return true
+  const receive = bindReceive(flow, sequence)
+  if (!receive) return noReceive(engine, flow, sequence)
+  describe(receive, flags, immediate)
+  receive.byteLength = byteLength
+  if (receive.refused === 0 && byteLength > receive.local.byteLength) receive.refused = status.localLengthError
+  if (receive.refused !== 0) {
+    settleReceive(engine, flow, receive)
+    return true
+  }
+  receive.granted = true
+  flow.grantsDue.push(receive)
+  engine.addControl(flow)
+  return true
+}
+
+/** An announced or sent request in flight, by sequence. */
+function inFlight(flow: Flow, sequence: number): SendRequest | null {
+  for (let request = flow.inFlight.head; request; request = request.next) if (request.sequence === sequence) return request
+  return null
+}
+
+function takeGrant(engine: Engine, lane: Lane, flow: Flow, sequence: number, payload: number, payloadByteLength: number): boolean {
+  const request = inFlight(flow, sequence)
+  if (!request || request.stage !== requestStage.announced) return true
+  const count = payloadByteLength / grantSegment.byteLength
+  if (!Number.isInteger(count) || count < 1 || count > 4) return false
+  let room = 0
+  for (let index = 0; index < count; index++) {
+    const row = grantSegment.read(lane.memory, payload + index * grantSegment.byteLength)
+    if (!(row.byteLength > 0) || !(row.address >= 0)) return false
+    request.grantKeys[index] = row.deviceKey
+    request.grantAddresses[index] = row.address
+    request.grantLengths[index] = row.byteLength
+    room += row.byteLength
+  }
+  if (room < request.byteLength) return false
+  request.grantCount = count
+  beginGranted(engine, lane, request)
+  return true
+}
+
+function takePlaced(engine: Engine, flow: Flow, sequence: number): boolean {
+  for (let receive = flow.inbound.head; receive; receive = receive.next) {
+    if (receive.sequence !== sequence || !receive.granted) continue
+    receive.granted = false
+    engine.counters[MESSAGES_RECEIVED]!++
+    engine.counters[BYTES_RECEIVED]! += receive.byteLength
+    finishReceive(engine, flow, receive, status.success)
+    return true
+  }
+  return repeated(flow, sequence)
+}
+
+function takeImmediate(engine: Engine, flow: Flow, sequence: number, flags: number, immediate: number, byteLength: number): boolean {
+  flow.beginInbound(sequence)
+  if (repeated(flow, sequence)) return acknowledgeAgain(flow)
+  if (dropWhileParked(flow, sequence)) return true
+  const receive = bindReceive(flow, sequence)
+  if (!receive) return noReceive(engine, flow, sequence)
+  describe(receive, flags, immediate)
+  // The data went straight to its region; the receive's own buffer is not touched, so its state does not matter.
+  receive.refused = 0
+  receive.byteLength = byteLength
+  engine.counters[MESSAGES_RECEIVED]!++
+  engine.counters[BYTES_RECEIVED]! += byteLength
+  settleReceive(engine, flow, receive)
+  return true
+}
+
+function takeAtomic(engine: Engine, lane: Lane, flow: Flow, sequence: number, payload: number): boolean {
+  if (flow.atomicResultsDue.length >= lane.parameters.atomicWindow) return false
+  const outcome = executeAtomic(engine, flow, sequence, atomicExtension.read(lane.memory, payload))
+  flow.atomicResultsDue.push({ sequence, outcome })
+  engine.addControl(flow)
+  return true
+}
+
+function takeAtomicResult(engine: Engine, lane: Lane, flow: Flow, sequence: number, payload: number): boolean {
+  const request = inFlight(flow, sequence)
+  if (!request || request.opcode < opcode.compareAndSwap) return true
+  const row = atomicResultExtension.read(lane.memory, payload)
+  settleAtomic(engine, flow, request, { status: row.status as Status, original: row.original })
+  return true
+}
+
+/** The peer could not receive this message (or the queue pair is gone): that request's verdict. */
+function takeRefusal(engine: Engine, flow: Flow, sequence: number, verdict: number): void {
+  const request = inFlight(flow, sequence)
+  if (!request) return
+  if (request.stage === requestStage.announced) flow.announced--
+  if (request.opcode >= opcode.compareAndSwap) flow.atomicsOutstanding--
+  finishSend(engine, request, verdict as Status)
+  engine.wakeFlow(flow)
+}
+
+/** Datagram: the peer had no receive for `sequence` and dropped what followed; all of it goes again. */
+function takeNotReady(engine: Engine, flow: Flow, sequence: number): void {
+  if (flow.connected || flow.queuePair.state === queuePairState.error) return
+  engine.counters[counterIndex['receiver-not-ready-received']]!++
+  let again = 0
+  for (let request = flow.inFlight.head; request; request = request.next) {
+    const resendable = request.stage === requestStage.sent || request.stage === requestStage.announced
+    if (!resendable || ((request.sequence - sequence) | 0) < 0 || !isTwoSided(request.opcode)) continue
+    if (request.stage === requestStage.announced) flow.announced--
+    request.stage = requestStage.again
+    // Only the notice of a write with immediate goes again; its data is there.
+    if (request.opcode !== opcode.writeWithImmediate) {
+      request.moved = 0
+      request.localCursor.reset()
+    }
+    again++
+  }
+  if (again === 0) return
+  flow.resending = true
+  flow.notReadyCount++
+  engine.postpone(flow)
+}

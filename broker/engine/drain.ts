@@ -1,0 +1,201 @@
+/**
+ * Taking work from clients' rings. For each committed reference: read the entry once, store the position in the slot, claimed → queued,
+ * copy the body, check the copy. The shared head moves at the end of a visit, before any of the slots taken can be freed.
+ *
+ * Everything here reads memory that a hostile client may change under us: indices are clamped, a visit is bounded by the ring, and a ring
+ * that cannot be what honest clients left fails its queue pair for its holders, nobody else.
+ */
+import { limits } from '../../protocol/limits.js'
+import { isKey } from '../../protocol/keys.js'
+import { counterIndex } from '../../protocol/node-file.js'
+import { opcode, operationFlags, operationOpcode, operationSgeCount, workRequestFlag } from '../../protocol/opcodes.js'
+import { queuePairState, receiveSlot, scatterGatherEntry, sendSlot } from '../../protocol/queue-pair-segment.js'
+import { type Status, status } from '../../protocol/statuses.js'
+import { CORRUPT } from '../../shm/reference-ring.js'
+import { claimedToQueued, queuedToPosted } from '../../shm/slot-state.js'
+import type { Engine } from './engine.js'
+import { flowOf } from './paths.js'
+import { completeReceive, completeUnsent } from './finish.js'
+import type { EngineQueuePair } from './queue-pair.js'
+import { within } from './region.js'
+import { type ReceiveRequest, receiveStage, requestStage, type ScatterGather, type SendRequest } from './request.js'
+
+const ENTRY_BYTES = scatterGatherEntry.byteLength
+const KNOWN_FLAGS = workRequestFlag.signaled | workRequestFlag.solicited | workRequestFlag.fence | workRequestFlag.inline | workRequestFlag.replayable
+
+/** Takes up to `budget` sends; true if committed ones are left. */
+export function drainSends(engine: Engine, queuePair: EngineQueuePair, budget: number): boolean {
+  const ring = queuePair.sendRing
+  const pending = ring.pending()
+  if (pending === 0) return false
+  if (pending === CORRUPT) return corrupted(engine, queuePair, 'the send ring')
+  const count = Math.min(pending, budget)
+  const { words, memory } = queuePair
+  const first = ring.position
+  for (let index = 0; index < count; index++) {
+    const slot = ring.slotAt(index)
+    if (slot === CORRUPT) return corrupted(engine, queuePair, 'an entry of the send ring')
+    const word = queuePair.sendSlotWord(slot)
+    const generation = memory.i32[word + sendSlot.word.generation]! & 0xfffffff
+    memory.i32[word + sendSlot.word.position] = (first + index) | 0
+    // Not claimed any more: an entry that a predecessor had taken already, or a duplicate. Its slot is accounted for elsewhere.
+    if (!claimedToQueued(words, word, generation)) continue
+    const request = queuePair.sendRequest(slot)
+    request.begin()
+    request.generation = generation
+    request.sequence = (first + index + 1) | 0
+    copySend(engine, queuePair, request, word)
+    engine.pending.push(request)
+  }
+  ring.advance(count)
+  // Only now, after the head was stored, may any of these be executed or freed.
+  const taken = engine.pending.length
+  for (let index = 0; index < taken; index++) admit(engine, queuePair, engine.pending[index]!)
+  engine.pending.length = 0
+  return pending > count
+}
+
+function corrupted(engine: Engine, queuePair: EngineQueuePair, what: string): false {
+  engine.corrupt(queuePair, `${what} is not what a client can have left`)
+  return false
+}
+
+/** Copies the client's words once; the checks below look only at the copy. */
+function copySend(engine: Engine, queuePair: EngineQueuePair, request: SendRequest, word: number): void {
+  const { i32, u32, f64, i64 } = queuePair.memory
+  const operation = i32[word + sendSlot.word.operation]!
+  request.opcode = operationOpcode(operation)
+  request.flags = operationFlags(operation)
+  const entries = operationSgeCount(operation)
+  if ((request.flags & workRequestFlag.inline) !== 0) request.inlineByteLength = u32[word + sendSlot.word.inlineByteLength]!
+  request.refused = checkOperation(queuePair, request, entries)
+  if (request.refused === 0 && entries > 0) {
+    request.refused = copyEntries(engine, queuePair, request.local, word + sendSlot.word.entries, entries)
+  }
+  request.byteLength = request.inlineByteLength + request.local.byteLength
+  if (request.opcode !== opcode.send) {
+    request.immediate = i32[word + sendSlot.word.immediate]!
+    request.remoteKey = f64[(word + sendSlot.word.remoteKey) >>> 1]!
+    request.remoteOffset = f64[(word + sendSlot.word.remoteOffset) >>> 1]!
+    if (request.opcode === opcode.compareAndSwap || request.opcode === opcode.fetchAndAdd) {
+      request.compare = i64[(word + sendSlot.word.compare) >>> 1]!
+      request.swap = i64[(word + sendSlot.word.swap) >>> 1]!
+    }
+  }
+  if (!queuePair.connected) {
+    request.destinationNode = u32[word + sendSlot.word.destinationNode]!
+    request.destinationNumber = u32[word + sendSlot.word.destinationNumber]!
+    request.destinationGeneration = u32[word + sendSlot.word.destinationGeneration]!
+  }
+  if (request.refused === 0) request.refused = checkRemote(request)
+}
+
+function checkOperation(queuePair: EngineQueuePair, request: SendRequest, entries: number): Status {
+  const { opcode: operation, flags } = request
+  if (operation < opcode.send || operation > opcode.fetchAndAdd) return status.localQueuePairError
+  if ((flags & ~KNOWN_FLAGS) !== 0 || entries > limits.scatterGatherEntries) return status.localQueuePairError
+  if ((flags & workRequestFlag.inline) === 0) return 0
+  if (entries !== 0 || operation >= opcode.read) return status.localQueuePairError
+  return request.inlineByteLength <= queuePair.geometry.inlineByteLength ? 0 : status.localLengthError
+}
+
+/** Everything about the remote side that needs no answer from the peer. */
+function checkRemote(request: SendRequest): Status {
+  const operation = request.opcode
+  if (request.byteLength > limits.messageByteLength) return status.localLengthError
+  if (operation <= opcode.sendWithImmediate) return 0
+  const atomic = operation === opcode.compareAndSwap || operation === opcode.fetchAndAdd
+  if (atomic && (request.local.count !== 1 || request.byteLength !== 8)) return status.localLengthError
+  // Zero-length reads and writes touch nothing, so the key is not looked at (verbs-semantics §2.4).
+  if (request.byteLength === 0) return 0
+  if (!isKey(request.remoteKey)) return status.remoteAccessError
+  if (!Number.isSafeInteger(request.remoteOffset) || request.remoteOffset < 0) return status.remoteAccessError
+  return atomic && request.remoteOffset % 8 !== 0 ? status.remoteInvalidRequest : 0
+}
+
+/** Checks each entry against the tables; entries of length 0 are left out, as devices may stumble over them. */
+function copyEntries(engine: Engine, queuePair: EngineQueuePair, list: ScatterGather, word: number, entries: number): Status {
+  const { u32, f64 } = queuePair.memory
+  for (let index = 0; index < entries; index++) {
+    const at = word + (index * ENTRY_BYTES) / 4
+    const byteLength = u32[at + scatterGatherEntry.word.byteLength]!
+    if (byteLength === 0) continue
+    const offset = u32[at + scatterGatherEntry.word.offset]!
+    const region = engine.regions.find(f64[(at + scatterGatherEntry.word.key) >>> 1]!, queuePair.job)
+    if (!region || !within(region, offset, byteLength)) return status.localProtectionError
+    list.add(region, offset, byteLength)
+  }
+  return 0
+}
+
+/** Puts a checked request into its flow, or tells at once why not. */
+function admit(engine: Engine, queuePair: EngineQueuePair, request: SendRequest): void {
+  if (queuePair.state === queuePairState.error || queuePair.closing) {
+    const ending = queuePair.flow
+    request.stage = requestStage.finished
+    request.status = status.flushed
+    // Told after what is still under way, in posting order.
+    if (ending && (ending.inFlight.size > 0 || ending.flushed.size > 0)) ending.flushed.push(request)
+    else completeUnsent(engine, request, status.flushed)
+    return
+  }
+  const flow = flowOf(engine, queuePair, request)
+  if (!flow) {
+    completeUnsent(engine, request, status.localQueuePairError)
+    return
+  }
+  if (request.refused !== 0) engine.counters[counterIndex['containment-refusals']]!++
+  request.flow = flow
+  flow.beginOutbound(request.sequence)
+  flow.waiting.push(request)
+  engine.wakeFlow(flow)
+}
+
+/** Takes up to `budget` receives; true if committed ones are left. */
+export function drainReceives(engine: Engine, queuePair: EngineQueuePair, budget: number): boolean {
+  const ring = queuePair.receiveRing
+  const pending = ring.pending()
+  if (pending === 0) return false
+  if (pending === CORRUPT) return corrupted(engine, queuePair, 'the receive ring')
+  const count = Math.min(pending, budget)
+  const { words, memory } = queuePair
+  const first = ring.position
+  let taken = 0
+  for (let index = 0; index < count; index++) {
+    const slot = ring.slotAt(index)
+    if (slot === CORRUPT) return corrupted(engine, queuePair, 'an entry of the receive ring')
+    const word = queuePair.receiveSlotWord(slot)
+    const generation = memory.i32[word + receiveSlot.word.generation]! & 0xfffffff
+    memory.i32[word + receiveSlot.word.position] = (first + index) | 0
+    if (!claimedToQueued(words, word, generation)) continue
+    queuedToPosted(words, word, generation)
+    const receive = queuePair.receiveRequest(slot)
+    receive.begin()
+    receive.generation = generation
+    receive.position = (first + index) | 0
+    copyReceive(engine, queuePair, receive, word)
+    queuePair.receives.push(receive)
+    taken++
+  }
+  ring.advance(count)
+  queuePair.receivesTaken = (queuePair.receivesTaken + taken) | 0
+  if (queuePair.state === queuePairState.error || queuePair.closing) flushReceives(engine, queuePair)
+  else if (taken > 0) engine.receivesPosted(queuePair)
+  return pending > count
+}
+
+function copyReceive(engine: Engine, queuePair: EngineQueuePair, receive: ReceiveRequest, word: number): void {
+  const entries = operationSgeCount(queuePair.memory.i32[word + receiveSlot.word.operation]!)
+  receive.refused = entries > limits.scatterGatherEntries
+    ? status.localQueuePairError
+    : copyEntries(engine, queuePair, receive.local, word + receiveSlot.word.entries, entries)
+}
+
+/** Every receive that no message was matched to gets `flushed`. */
+export function flushReceives(engine: Engine, queuePair: EngineQueuePair): void {
+  for (let receive = queuePair.receives.shift(); receive; receive = queuePair.receives.shift()) {
+    receive.status = status.flushed
+    receive.stage = receiveStage.finished
+    completeReceive(engine, receive, null)
+  }
+}

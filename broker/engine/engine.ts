@@ -1,0 +1,528 @@
+/**
+ * The engine: tables of everything it serves and the turn of its duty cycle. Each agent returns how much it did; nothing here waits,
+ * logs, or allocates for a message.
+ *
+ *   drain rings → same-node copies → send on lanes → move the provider → completions and frames → publish completions → wake clients
+ *
+ * Flows, lanes and closures put themselves on lists when they have something to do, so what is idle costs nothing.
+ */
+import { counterIndex, counterNames, nodeFileGeometry } from '../../protocol/node-file.js'
+import { opcode, workRequestFlag } from '../../protocol/opcodes.js'
+import { queuePairState } from '../../protocol/queue-pair-segment.js'
+import { type Status, status } from '../../protocol/statuses.js'
+import { connectByService, messageType, rejectReason } from '../../protocol/wire.js'
+import { anyActive, collectActive } from '../../shm/activity.js'
+import { eventfdSignal } from '../../shm/libc.js'
+import type { Mapping } from '../../shm/mapping.js'
+import { CompletionBatch, type Device } from '../provider/provider.js'
+import { postBulk } from './bulk.js'
+import { advanceClosure, beginFailure, flushWaiting } from './closure.js'
+import type { EngineEventName, EngineEvents, EngineOptions } from './commands.js'
+import type { EngineCompletionQueue } from './completion-queue.js'
+import { type PendingAccept, type PendingConnect, sendReject } from './connection.js'
+import { hasControl, sendAcknowledgements, sendControl } from './control.js'
+import { drainReceives, drainSends } from './drain.js'
+import { finishSend } from './finish.js'
+import type { Flow } from './flow.js'
+import type { Lane } from './lane.js'
+import type { LaneGroup } from './lane-group.js'
+import { breakLane, type CompletionPool, takeCompletions } from './lanes.js'
+import { pumpLocal } from './local.js'
+import type { EngineQueuePair } from './queue-pair.js'
+import { RegionTable } from './region.js'
+import { requestStage, type SendRequest } from './request.js'
+import { Timers } from './timers.js'
+import { sendFlows } from './transmit.js'
+
+const DRAIN_BUDGET = 256
+/** News that waited this many messages are told without waiting for an idle turn. */
+const NEWS_LIMIT = 128
+const POLL_BATCH = 256
+
+export interface EngineJob {
+  readonly number: number
+  readonly activity: Mapping
+  readonly domain: { handle: number }
+  readonly members: Map<number, number>
+}
+
+export interface EnginePorts {
+  /** Tells the control plane; cold path only. */
+  emit<Name extends EngineEventName>(name: Name, body: EngineEvents[Name]): void
+}
+
+export class Engine {
+  readonly options: EngineOptions
+  readonly device: Device
+  readonly ports: EnginePorts
+  readonly nodeFile: Mapping
+  /** Counters and tables of the node file as 8-byte columns. */
+  readonly rows: Float64Array
+  readonly counters: Float64Array
+
+  readonly jobs = new Map<number, EngineJob>()
+  /** Eventfds of members by row, to wake them. */
+  readonly doorbells: number[] = []
+  readonly regions = new RegionTable()
+  readonly queuePairs: (EngineQueuePair | undefined)[] = []
+  readonly completionQueues: (EngineCompletionQueue | undefined)[] = []
+  readonly lanes: (Lane | undefined)[] = []
+  readonly groups = new Map<number, LaneGroup>()
+  readonly datagramPaths = new Map<number, Lane | null>()
+  readonly pools: CompletionPool[] = []
+
+  readonly connects = new Map<EngineQueuePair, PendingConnect>()
+  readonly accepts = new Map<number, PendingAccept>()
+  readonly closures = new Set<EngineQueuePair>()
+  readonly timers = new Timers()
+  /** Requests of one drain, between taking and admitting; empty otherwise. */
+  readonly pending: SendRequest[] = []
+  readonly completions = new CompletionBatch(POLL_BATCH)
+
+  nowMs = 0
+  turns = 0
+  messagesStarted = 0
+  /** Draining: rings are not looked at any more. */
+  quiescing = false
+  /** Commands without an answer yet: their continuations need the event loop now and then. */
+  unanswered = 0
+  stopping = false
+  readonly #backlog: EngineQueuePair[] = []
+  readonly #localFlows: Flow[] = []
+  readonly #busyLanes: Lane[] = []
+  readonly #dirtyQueues: EngineCompletionQueue[] = []
+  readonly #fullQueues = new Set<EngineCompletionQueue>()
+  readonly #later: (() => void)[] = []
+  #nextCookie = 1
+  readonly #visit: (bit: number) => void
+  readonly #ring: (member: number) => void
+  #visitJob = 0
+
+  constructor(options: EngineOptions, device: Device, nodeFile: Mapping, ports: EnginePorts) {
+    this.options = options
+    this.device = device
+    this.ports = ports
+    this.nodeFile = nodeFile
+    this.rows = nodeFile.memory.f64
+    this.counters = nodeFile.memory.f64.subarray(nodeFileGeometry.countersOffset / 8, nodeFileGeometry.countersOffset / 8 + counterNames.length)
+    this.#visit = (bit) => this.#drain(bit)
+    this.#ring = (member) => {
+      const doorbell = this.doorbells[member]
+      if (doorbell === undefined) return
+      eventfdSignal(doorbell)
+      this.counters[counterIndex['wake-ups']]!++
+    }
+  }
+
+  // ---- the turn -----------------------------------------------------------------------------------------------------------
+
+  /** One turn; returns how much was done, 0 when there is nothing to do now. `idle`: the turn before did nothing. */
+  turn(nowMs: number, idle: boolean): number {
+    this.nowMs = nowMs
+    this.turns++
+    let work = this.timers.run(nowMs)
+    work += this.#runLater()
+    if (!this.quiescing) work += this.#drainRings()
+    work += this.#pumpLocal()
+    work += this.#pumpLanes(idle)
+    work += this.device.progress(nowMs)
+    work += takeCompletions(this)
+    work += this.#closures()
+    work += this.#publish()
+    return work
+  }
+
+  /** Whether a sleep would miss something; everything that arrives later rings. */
+  get restless(): boolean {
+    if (this.#later.length > 0 || this.#localFlows.length > 0 || this.#busyLanes.length > 0 || this.#dirtyQueues.length > 0 || this.closures.size > 0) return true
+    if (!this.quiescing) {
+      if (this.#backlog.length > 0) return true
+      for (const job of this.jobs.values()) if (anyActive(job.activity.words, 0)) return true
+    }
+    return false
+  }
+
+  /** Milliseconds until something is due by time alone. Full completion rings are looked at now and then: pollers do not ring. */
+  nextDueMs(nowMs: number): number {
+    const due = Math.min(this.timers.nextMs(nowMs), this.device.nextTimerMs(nowMs))
+    return this.#fullQueues.size > 0 ? Math.min(due, 1) : due
+  }
+
+  #runLater(): number {
+    const count = this.#later.length
+    for (const call of this.#later.splice(0)) call()
+    return count
+  }
+
+  #drainRings(): number {
+    let work = 0
+    for (const job of this.jobs.values()) {
+      this.#visitJob = job.number
+      work += collectActive(job.activity.words, 0, this.#visit)
+    }
+    for (let left = this.#backlog.length; left > 0; left--) {
+      const queuePair = this.#backlog.shift()!
+      const sends = queuePair.sendBacklog
+      const receives = queuePair.receiveBacklog
+      queuePair.sendBacklog = false
+      queuePair.receiveBacklog = false
+      if (this.queuePairs[queuePair.number] !== queuePair) continue
+      if (sends) this.#drainSends(queuePair)
+      if (receives) this.#drainReceives(queuePair)
+      work++
+    }
+    return work
+  }
+
+  /** Bits are hints that any client of the job can set. */
+  #drain(bit: number): void {
+    const queuePair = this.queuePairs[bit >>> 1]
+    if (queuePair === undefined || queuePair.job !== this.#visitJob) return
+    if ((bit & 1) === 0) this.#drainSends(queuePair)
+    else this.#drainReceives(queuePair)
+  }
+
+  #drainSends(queuePair: EngineQueuePair): void {
+    if (!drainSends(this, queuePair, DRAIN_BUDGET) || queuePair.sendBacklog) return
+    if (!queuePair.receiveBacklog) this.#backlog.push(queuePair)
+    queuePair.sendBacklog = true
+  }
+
+  #drainReceives(queuePair: EngineQueuePair): void {
+    if (!drainReceives(this, queuePair, DRAIN_BUDGET) || queuePair.receiveBacklog) return
+    if (!queuePair.sendBacklog) this.#backlog.push(queuePair)
+    queuePair.receiveBacklog = true
+  }
+
+  #pumpLocal(): number {
+    let work = 0
+    for (let left = this.#localFlows.length; left > 0; left--) {
+      const flow = this.#localFlows.shift()!
+      flow.scheduled = false
+      if (flow.dead) continue
+      const before = this.messagesStarted
+      if (pumpLocal(this, flow)) this.wakeFlow(flow)
+      work += 1 + this.messagesStarted - before
+    }
+    return work
+  }
+
+  #pumpLanes(idle: boolean): number {
+    let work = 0
+    for (let count = this.#busyLanes.length; count > 0; count--) {
+      const lane = this.#busyLanes.shift()!
+      lane.busy = false
+      if (lane.state !== 'up' && lane.state !== 'opening') continue
+      const done = this.#pumpLane(lane, idle)
+      work += done
+      const left = lane.hasScheduled || lane.hasControl || lane.hasNews || lane.bulk.length > 0 || lane.consumedNews > 0
+      // What is left after an idle turn waits for credit, room or a completion; each of those marks the lane again.
+      if (left && (done > 0 || !idle)) this.markBusy(lane)
+    }
+    return work
+  }
+
+  #pumpLane(lane: Lane, idle: boolean): number {
+    let work = sendControl(this, lane)
+    if (lane.state === 'up') {
+      work += sendFlows(this, lane)
+      work += postBulk(this, lane)
+    }
+    if (lane.hasNews && (idle || lane.newsMessages >= NEWS_LIMIT)) work += sendAcknowledgements(this, lane)
+    const unreported = (lane.consumed + lane.bounceCount - lane.advertisedLimit) | 0
+    if (unreported >= lane.bounceCount >> 1 || (idle && lane.consumedNews > 0)) work += lane.reportConsumed()
+    lane.closeFrame()
+    this.flushLane(lane)
+    return work
+  }
+
+  /** Posts what was put together; false when nothing more can be posted now. */
+  flushLane(lane: Lane): boolean {
+    if (lane.batch.count === 0) return false
+    lane.sealBatch()
+    const { count } = lane.batch
+    const accepted = this.device.postSend(lane.queuePair, lane.batch)
+    const { refusal } = lane.batch
+    lane.batch.clear()
+    if (accepted === count) return true
+    // The ledger never exceeds the send depth, so only a lane that died, or a bug, comes here.
+    this.failLane(lane, `the device accepted ${accepted} of ${count} requests: ${refusal}`)
+    return false
+  }
+
+  #closures(): number {
+    let work = 0
+    for (const queuePair of this.closures) {
+      this.closures.delete(queuePair)
+      work += advanceClosure(this, queuePair)
+    }
+    return work
+  }
+
+  #publish(): number {
+    for (const queue of this.#fullQueues) {
+      if (queue.refill()) this.touchQueue(queue)
+      if (queue.backlog === 0) {
+        this.#fullQueues.delete(queue)
+        for (const queuePair of this.queuePairs) if (queuePair?.closing) this.closures.add(queuePair)
+      }
+    }
+    const count = this.#dirtyQueues.length
+    for (let index = 0; index < count; index++) {
+      const queue = this.#dirtyQueues[index]!
+      queue.queued = false
+      queue.publish(this.#ring)
+      if (queue.backlog > 0) this.#fullQueues.add(queue)
+    }
+    this.#dirtyQueues.length = 0
+    return count
+  }
+
+  /** Requests that have no verdict yet. */
+  get outstanding(): number {
+    let count = 0
+    for (const queuePair of this.queuePairs) {
+      if (!queuePair) continue
+      for (const flow of queuePair.everyFlow()) count += flow.inFlight.size
+    }
+    return count
+  }
+
+  // ---- lists --------------------------------------------------------------------------------------------------------------
+
+  touchQueue(queue: EngineCompletionQueue): void {
+    if (queue.queued) return
+    queue.queued = true
+    this.#dirtyQueues.push(queue)
+  }
+
+  forgetQueue(queue: EngineCompletionQueue): void {
+    this.#fullQueues.delete(queue)
+    queue.ringAll(this.#ring)
+  }
+
+  wakeFlow(flow: Flow): void {
+    if (flow.dead) return
+    if (flow.lane) {
+      flow.lane.schedule(flow)
+      this.markBusy(flow.lane)
+    } else if (!flow.scheduled) {
+      flow.scheduled = true
+      this.#localFlows.push(flow)
+    }
+  }
+
+  markBusy(lane: Lane): void {
+    if (lane.busy) return
+    lane.busy = true
+    this.#busyLanes.push(lane)
+  }
+
+  addControl(flow: Flow): void {
+    if (!flow.lane || flow.dead || !hasControl(flow)) return
+    flow.lane.addControl(flow)
+    this.markBusy(flow.lane)
+  }
+
+  later(call: () => void): void {
+    this.#later.push(call)
+  }
+
+  waitForKey(group: LaneGroup, flow: Flow): void {
+    group.keyWaiters.add(flow)
+  }
+
+  wakeKeyWaiters(group: LaneGroup): void {
+    const waiters = [...group.keyWaiters]
+    group.keyWaiters.clear()
+    for (const flow of waiters) this.wakeFlow(flow)
+  }
+
+  datagramLane(job: number, peer: number): Lane | null {
+    return this.datagramPaths.get(pathKey(job, peer)) ?? null
+  }
+
+  nextCookie(): number {
+    this.#nextCookie = (this.#nextCookie + 1) >>> 0
+    return this.#nextCookie
+  }
+
+  // ---- gates of a flow ----------------------------------------------------------------------------------------------------
+
+  /** Whether the request at the head of a flow may start: `none`, why it must wait, or `refused` (it got its verdict). */
+  gate(flow: Flow, request: SendRequest): Flow['blocked'] | 'refused' {
+    if (flow.moving) return 'order'
+    if (flow.connected && flow.queuePair.state === queuePairState.connecting) return 'order'
+    if (request.refused === 0 && !request.exposed && !request.local.usable) request.refused = status.localProtectionError
+    if (request.refused !== 0) {
+      flow.waiting.shift()
+      flow.inFlight.push(request)
+      finishSend(this, request, request.refused)
+      return 'refused'
+    }
+    if ((request.flags & workRequestFlag.fence) !== 0 && !request.exposed && !this.#fencePassed(flow, request)) return 'fence'
+    const oneSided = request.opcode >= opcode.write
+    if (oneSided && flow.announced + flow.unposted > 0) return 'order'
+    if (request.opcode === opcode.read && flow.atomicsOutstanding > 0) return 'atomic'
+    return 'none'
+  }
+
+  /** All earlier requests of the queue pair, on all its flows, have their outcome. */
+  #fencePassed(flow: Flow, request: SendRequest): boolean {
+    if (flow.connected) return flow.inFlight.size === 0
+    for (const other of flow.queuePair.flows.values()) {
+      const first = other.inFlight.head ?? other.waiting.head
+      if (first && ((first.sequence - request.sequence) | 0) < 0) {
+        this.timers.after(this.nowMs, 1, () => this.wakeFlow(flow))
+        return false
+      }
+    }
+    return true
+  }
+
+  /** A request waits for a receive at the peer; with a finite retry count its patience ends. */
+  park(flow: Flow, request: SendRequest): void {
+    const { queuePair } = flow
+    if (queuePair.rnrRetry >= 7 || request.parkedSinceMs !== 0) return
+    request.parkedSinceMs = this.nowMs
+    const { generation } = request
+    const patienceMs = Math.max(queuePair.rnrTimerMs, queuePair.rnrRetry * queuePair.rnrTimerMs)
+    this.timers.after(this.nowMs, patienceMs, () => {
+      if (request.generation !== generation || request.flow !== flow || request.stage !== requestStage.waiting) return
+      flow.waiting.shift()
+      flow.inFlight.push(request)
+      finishSend(this, request, status.rnrRetryExceeded)
+      this.failQueuePair(queuePair, status.rnrRetryExceeded, 'the peer posted no receive in time', false)
+    })
+  }
+
+  /** Datagram: waits before what found no receive goes again; `ready` from the peer ends the wait early. */
+  postpone(flow: Flow): void {
+    const { queuePair } = flow
+    if (queuePair.rnrRetry < 7 && flow.notReadyCount > queuePair.rnrRetry) {
+      flow.notReadyCount = 0
+      for (let request = flow.inFlight.head; request; request = request.next) {
+        if (request.stage !== requestStage.again) continue
+        finishSend(this, request, status.rnrRetryExceeded)
+        break
+      }
+    }
+    // With endless retries the peer's `ready` is what is waited for; the long timer only covers a peer that forgot us.
+    const delayMs = queuePair.rnrRetry < 7 ? queuePair.rnrTimerMs : Math.max(100, queuePair.rnrTimerMs)
+    flow.retryAtMs = this.nowMs + delayMs
+    this.timers.after(this.nowMs, delayMs, () => this.wakeFlow(flow))
+  }
+
+  /** New receives: credit is news to the connected peer; flows that waited for one go on. */
+  receivesPosted(queuePair: EngineQueuePair): void {
+    for (const flow of queuePair.waitingForReceive) this.wakeFlow(flow)
+    queuePair.waitingForReceive.clear()
+    const flow = queuePair.flow
+    if (flow?.lane && queuePair.state === queuePairState.connected) {
+      flow.lane.addNews(flow)
+      this.markBusy(flow.lane)
+    }
+    let grants = queuePair.receives.size
+    while (grants > 0 && queuePair.parkedFlows.length > 0) {
+      const parked = queuePair.parkedFlows.shift()!
+      if (parked.dead || !parked.parked) continue
+      parked.readyDue = true
+      this.addControl(parked)
+      grants--
+    }
+  }
+
+  // ---- verdicts that come from elsewhere --------------------------------------------------------------------------------------
+
+  /** A message that arrived could not be received: its sender is told before it counts as delivered. */
+  refuseMessage(flow: Flow, sequence: number, verdict: Status): void {
+    if (flow.lane) {
+      flow.failedSequences.push(sequence)
+      flow.failedStatuses.push(verdict)
+      this.addControl(flow)
+      return
+    }
+    for (let request = flow.twin?.inFlight.head ?? null; request; request = request.next) {
+      if (request.sequence !== sequence) continue
+      finishSend(this, request, verdict)
+      return
+    }
+  }
+
+  /** A message for a queue pair that is gone: a datagram gets its verdict, a connected sender learns that nobody is there. */
+  answerStale(lane: Lane, from: { destinationNumber: number; destinationGeneration: number; sourceNumber: number; sourceGeneration: number }, sequence: number, disconnect: boolean): void {
+    const numbers = {
+      destinationNumber: from.sourceNumber, destinationGeneration: from.sourceGeneration,
+      sourceNumber: from.destinationNumber, sourceGeneration: from.destinationGeneration,
+    }
+    if (from.sourceNumber === connectByService) return
+    lane.addLoose({
+      ...numbers, type: disconnect ? messageType.disconnected : messageType.queuePairError, sequence,
+      immediate: status.remoteInvalidRequest, payloadByteLength: 0, write: () => {},
+    })
+    this.markBusy(lane)
+  }
+
+  failQueuePair(queuePair: EngineQueuePair, verdict: Status, reason: string, byPeer: boolean): void {
+    beginFailure(this, queuePair, verdict, reason, byPeer)
+  }
+
+  flushWaiting(flow: Flow): void {
+    flushWaiting(this, flow)
+  }
+
+  /** Memory that no honest client leaves: the queue pair fails for its holders. */
+  corrupt(queuePair: EngineQueuePair, reason: string): void {
+    this.counters[counterIndex['corrupt-segments']]!++
+    this.later(() => this.failQueuePair(queuePair, status.generalError, `corrupt segment: ${reason}`, false))
+  }
+
+  failLane(lane: Lane, reason: string): void {
+    if (lane.failing) return
+    lane.failing = true
+    this.later(() => breakLane(this, lane, reason))
+  }
+
+  laneProbed(lane: Lane): void {
+    if (lane.state === 'opening') {
+      // The initiator confirms to the responder by a reply of its own.
+      if (lane.initiator) lane.probeReplyDue = true
+      lane.state = 'up'
+      lane.onUp?.(null)
+      lane.onUp = null
+      this.markBusy(lane)
+    }
+  }
+
+  dropFlow(flow: Flow): void {
+    flow.dead = true
+    flow.connectDue = false
+    flow.acceptDue = false
+    flow.lane?.flows.delete(flow)
+    if (flow.twin) {
+      flow.twin.twin = null
+      flow.twin = null
+    }
+  }
+
+  /** A connect by service name: the control plane asks the listening application. */
+  offer(accept: PendingAccept, service: string): void {
+    const connection = this.nextCookie()
+    if (this.accepts.size >= 4096) {
+      sendReject(this, accept.lane, { sourceNumber: accept.number, sourceGeneration: accept.generation, destinationNumber: connectByService, destinationGeneration: 0 }, accept.cookie, rejectReason.busy)
+      return
+    }
+    this.accepts.set(connection, accept)
+    this.ports.emit('connection-request', {
+      connection, job: accept.job, peer: accept.peer, peerNode: accept.lane?.peerNode ?? this.options.node, service,
+      remote: { number: accept.number, generation: accept.generation },
+    })
+  }
+
+  describeConnection(queuePair: EngineQueuePair, flow: Flow): void {
+    queuePair.describe?.(flow)
+  }
+
+}
+
+export const pathKey = (job: number, peer: number): number => job * 0x10000 + peer

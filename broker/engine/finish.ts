@@ -1,0 +1,196 @@
+/**
+ * Verdicts and completions. Exactly one verdict for each posted request: `finishSend` records it, `settleFlow` tells it in the flow's
+ * order, `completeSend` commits it in the slot and refers to it in the completion ring.
+ *
+ * Store order of a received message (crash-consistency W5): body → slot done(sequence) → last → completion ring → acknowledgement.
+ */
+import { side } from '../../protocol/completion-queue-segment.js'
+import { counterIndex, queuePairRow } from '../../protocol/node-file.js'
+import { opcode, workRequestFlag } from '../../protocol/opcodes.js'
+import { flowRecord, queuePairHeader, receiveSlot, sendSlot } from '../../protocol/queue-pair-segment.js'
+import { type Status, status } from '../../protocol/statuses.js'
+import {
+  postedToDone, postedToFree, queuedToDone, queuedToFree, queuedToPosted,
+} from '../../shm/slot-state.js'
+import type { Engine } from './engine.js'
+import type { Flow } from './flow.js'
+import type { EngineQueuePair } from './queue-pair.js'
+import { type ReceiveRequest, receiveStage, requestStage, type SendRequest } from './request.js'
+
+const COMPLETIONS = counterIndex.completions
+const COMPLETIONS_ERROR = counterIndex['completions-error']
+const MESSAGES_RECEIVED = queuePairRow.offset.messagesReceived / 8
+const BYTES_RECEIVED = queuePairRow.offset.bytesReceived / 8
+const MESSAGES_SENT = queuePairRow.offset.messagesSent / 8
+const BYTES_SENT = queuePairRow.offset.bytesSent / 8
+
+export function isTwoSided(operation: number): boolean {
+  return operation === opcode.send || operation === opcode.sendWithImmediate || operation === opcode.writeWithImmediate
+}
+
+/** Write-ahead: the slot says "posted, in this incarnation" before anything of the request can reach the peer. */
+export function markPosted(engine: Engine, request: SendRequest, incarnation: number, laneSequence: number): void {
+  if (request.exposed) return
+  request.exposed = true
+  const queuePair = request.queuePair
+  const word = queuePair.sendSlotWord(request.slot)
+  const i32 = queuePair.memory.i32
+  // Plain stores: only a successor broker reads them, after this process died; the state transfer below orders them.
+  i32[word + sendSlot.word.incarnation] = incarnation
+  i32[word + sendSlot.word.laneSequence] = laneSequence
+  if (!queuedToPosted(queuePair.words, word, request.generation)) engine.corrupt(queuePair, 'a queued send slot changed')
+  if (!request.retained) {
+    request.retained = true
+    request.local.retain()
+  }
+}
+
+/** The outcome of a request that is in flight, or refused at the head of its flow. */
+export function finishSend(engine: Engine, request: SendRequest, verdict: Status): void {
+  if (request.stage === requestStage.finished) return
+  request.stage = requestStage.finished
+  request.status = verdict
+  if (request.flow) settleFlow(engine, request.flow)
+}
+
+/** Whether a two-sided request's delivery is known. */
+function delivered(flow: Flow, request: SendRequest): boolean {
+  return request.stage === requestStage.sent && request.chunksOutstanding === 0 && isTwoSided(request.opcode)
+    && ((request.sequence - flow.delivered) | 0) <= 0
+}
+
+/** Tells verdicts from the head of the flow, in posting order. */
+export function settleFlow(engine: Engine, flow: Flow): void {
+  let request = flow.inFlight.head
+  while (request) {
+    if (delivered(flow, request)) {
+      request.stage = requestStage.finished
+      request.status = status.success
+    }
+    if (request.stage !== requestStage.finished) break
+    flow.inFlight.shift()
+    completeSend(engine, request)
+    request = flow.inFlight.head
+  }
+  if (flow.inFlight.size === 0 && flow.waiting.size === 0) {
+    for (let left = flow.flushed.shift(); left; left = flow.flushed.shift()) completeSend(engine, left)
+  }
+  if (flow.blocked !== 'none' && flow.waiting.size > 0) engine.wakeFlow(flow)
+  if (flow.queuePair.closing) engine.closures.add(flow.queuePair)
+}
+
+/** Commits the verdict in the slot and refers to it. The request's regions are free again. */
+export function completeSend(engine: Engine, request: SendRequest): void {
+  const queuePair = request.queuePair
+  const word = queuePair.sendSlotWord(request.slot)
+  if (request.retained) {
+    request.retained = false
+    request.local.release()
+  }
+  const { memory, words } = queuePair
+  const silent = request.status === status.success && (request.flags & workRequestFlag.signaled) === 0
+  engine.counters[COMPLETIONS]!++
+  if (request.status !== status.success) engine.counters[COMPLETIONS_ERROR]!++
+  if (queuePair.counterBase >= 0 && request.status === status.success) {
+    engine.rows[queuePair.counterBase + MESSAGES_SENT]!++
+    engine.rows[queuePair.counterBase + BYTES_SENT]! += request.byteLength
+  }
+  let committed: boolean
+  if (silent) {
+    committed = request.exposed ? postedToFree(words, word, request.generation) : queuedToFree(words, word, request.generation)
+  } else {
+    memory.i32[word + sendSlot.word.status] = request.status
+    memory.f64[(word + sendSlot.word.byteLength) >>> 1] = request.status === status.success ? request.byteLength : 0
+    committed = request.exposed ? postedToDone(words, word, request.generation) : queuedToDone(words, word, request.generation)
+  }
+  request.flow = null
+  if (!committed) {
+    engine.corrupt(queuePair, 'a send slot changed before its completion')
+    return
+  }
+  if (silent) return
+  queuePair.sendQueue.push(queuePair, side.send, request.slot, request.generation, request.status !== status.success)
+  engine.touchQueue(queuePair.sendQueue)
+}
+
+/** A request that never left its ring's order: refused or flushed with nothing of the flow before it. */
+export function completeUnsent(engine: Engine, request: SendRequest, verdict: Status): void {
+  request.status = verdict
+  request.stage = requestStage.finished
+  completeSend(engine, request)
+}
+
+/** A receive got its outcome; tells it when all earlier ones of the flow were told. */
+export function finishReceive(engine: Engine, flow: Flow, receive: ReceiveRequest, verdict: Status): void {
+  receive.status = verdict
+  receive.stage = receiveStage.finished
+  publishInbound(engine, flow)
+}
+
+/** Publishes finished receives from the head of the flow's arrivals. */
+export function publishInbound(engine: Engine, flow: Flow): void {
+  let receive = flow.inbound.head
+  let published = false
+  while (receive && receive.stage === receiveStage.finished) {
+    flow.inbound.shift()
+    completeReceive(engine, receive, flow)
+    flow.lastDelivered = receive.sequence
+    storeLast(flow)
+    published = true
+    receive = flow.inbound.head
+  }
+  if (!published) return
+  if (flow.lane) {
+    flow.acknowledgementDue = true
+    flow.lane.addNews(flow)
+  } else if (flow.twin) {
+    flow.twin.delivered = flow.lastDelivered
+    settleFlow(engine, flow.twin)
+  }
+}
+
+/** After the slot: a broker that dies in between finds the sequence in the slot and repairs `last`. */
+function storeLast(flow: Flow): void {
+  const { queuePair } = flow
+  if (flow.connected) {
+    queuePair.words.store(queuePairHeader.word.last, flow.lastDelivered)
+    return
+  }
+  if (flow.recordIndex < 0) return
+  const word = (queuePair.geometry.flowTableOffset + flow.recordIndex * flowRecord.byteLength) >>> 2
+  queuePair.words.store(word + flowRecord.word.last, flow.lastDelivered)
+}
+
+/** Commits a receive's outcome. `flow` is null for receives that no message was matched to (flushed). */
+export function completeReceive(engine: Engine, receive: ReceiveRequest, flow: Flow | null): void {
+  const queuePair = receive.queuePair
+  const word = queuePair.receiveSlotWord(receive.slot)
+  const { i32, f64 } = queuePair.memory
+  if (receive.retained) {
+    receive.retained = false
+    receive.local.release()
+  }
+  i32[word + receiveSlot.word.status] = receive.status
+  f64[(word + receiveSlot.word.byteLength) >>> 1] = receive.status === status.success ? receive.byteLength : 0
+  i32[word + receiveSlot.word.operation] = receive.operation
+  i32[word + receiveSlot.word.immediate] = receive.immediate
+  i32[word + receiveSlot.word.sourceNode] = flow ? flow.peer : 0
+  i32[word + receiveSlot.word.sourceNumber] = flow ? flow.remoteNumber : 0
+  i32[word + receiveSlot.word.sourceGeneration] = flow ? flow.remoteGeneration : 0
+  i32[word + receiveSlot.word.sequence] = flow ? receive.sequence : 0
+  engine.counters[COMPLETIONS]!++
+  if (receive.status !== status.success) engine.counters[COMPLETIONS_ERROR]!++
+  else countReceived(engine, queuePair, receive.byteLength)
+  if (!postedToDone(queuePair.words, word, receive.generation)) {
+    engine.corrupt(queuePair, 'a receive slot changed before its completion')
+    return
+  }
+  queuePair.receiveQueue.push(queuePair, side.receive, receive.slot, receive.generation, receive.solicited || receive.status !== status.success)
+  engine.touchQueue(queuePair.receiveQueue)
+}
+
+function countReceived(engine: Engine, queuePair: EngineQueuePair, byteLength: number): void {
+  if (queuePair.counterBase < 0) return
+  engine.rows[queuePair.counterBase + MESSAGES_RECEIVED]!++
+  engine.rows[queuePair.counterBase + BYTES_RECEIVED]! += byteLength
+}

@@ -1,0 +1,135 @@
+/**
+ * A flow: the unit of order. A connected queue pair has one; a datagram queue pair has one for each destination and source.
+ * It remembers what waits, what is under way, what the peer delivered, and what this side received, in both directions.
+ *
+ *   waiting ──start──► inFlight ──outcome known, at the head──► completion
+ *
+ * Nothing here survives the broker; what must (sequence, last delivered) lies in the queue pair's segment.
+ */
+import type { AtomicOutcome } from './atomics.js'
+import type { EngineQueuePair } from './queue-pair.js'
+import type { Lane } from './lane.js'
+import type { Region } from './region.js'
+import { type ReceiveRequest, RequestQueue, type SendRequest } from './request.js'
+
+export class Flow {
+  readonly queuePair: EngineQueuePair
+  /** Row of the remote node; `thisNode` when both ends are here. */
+  readonly peer: number
+  readonly remoteNumber: number
+  readonly remoteGeneration: number
+  /** Null on this node. */
+  lane: Lane | null
+  /** The other end's flow object, on this node. */
+  twin: Flow | null = null
+  readonly connected: boolean
+  /** Left behind: lists that still hold it skip it. */
+  dead = false
+  /** Same node: where the request being copied goes. */
+  localReceive: ReceiveRequest | null = null
+  localRegion: Region | null = null
+
+  readonly waiting = new RequestQueue<SendRequest>()
+  readonly inFlight = new RequestQueue<SendRequest>()
+  /** Flushed requests that are told after what is under way. */
+  readonly flushed = new RequestQueue<SendRequest>()
+
+  /** Messages that consumed (or will consume) a receive at the peer, and how many the peer allows; both since the flow began. */
+  messagesSent = 0
+  receiveLimit = 0
+  /** Highest sequence the peer has delivered, and the highest of a message this side sent: a peer cannot deliver more. */
+  delivered = 0
+  highestSent = 0
+  /** A datagram flow begins at whatever sequence its first message has. */
+  outboundStarted = false
+  inboundStarted = false
+  /** Large sends whose chunks are not all posted: one-sided requests behind them must wait. */
+  unposted = 0
+  /** A write is being posted: everything behind it waits. */
+  moving: SendRequest | null = null
+  announced = 0
+  atomicsOutstanding = 0
+  /** Datagram: requests in flight that must go again, and how often the peer said "no receive" for the first of them. */
+  resending = false
+  notReadyCount = 0
+  /** Lane frame in which this flow's latest message stands and is not closed yet. */
+  frameStamp = -1
+
+  /** In the lane's (or node's) ring of flows with something to do. */
+  scheduled = false
+  nextScheduled: Flow | null = null
+  deficit = 0
+  blocked: 'none' | 'credit' | 'fence' | 'key' | 'read' | 'atomic' | 'order' | 'frame' | 'ready' = 'none'
+
+  /** Messages matched to receives, in order; published from the head. */
+  readonly inbound = new RequestQueue<ReceiveRequest>()
+  /** Receive being filled by eager segments. */
+  assembling: ReceiveRequest | null = null
+  assembledByteLength = 0
+  /** Last sequence accepted (matched) and last delivered (published). */
+  accepted = 0
+  lastDelivered = 0
+  /** Row of the datagram flow table in the segment that holds `lastDelivered`; -1 for connected flows. */
+  recordIndex = -1
+  /** Datagram: the message for which there was no receive; others are dropped until it comes again. */
+  parked = false
+  parkedSequence = 0
+  readyDue = false
+  notReadyDue = false
+  retryAtMs = 0
+
+  /** News for the peer, told by the next message or by an acknowledgements row. */
+  acknowledgementDue = false
+  acknowledgedDelivered = 0
+  advertisedLimit = 0
+  inAcknowledgementList = false
+  nextAcknowledgement: Flow | null = null
+  /** Sequences of messages that arrived but could not be received, with their status; told before they count as delivered. */
+  readonly failedSequences: number[] = []
+  readonly failedStatuses: number[] = []
+  /** Results of executed atomics that are due; bounded by the atomic window. */
+  readonly atomicResultsDue: { readonly sequence: number; readonly outcome: AtomicOutcome }[] = []
+  readonly grantsDue: ReceiveRequest[] = []
+
+  /** Standing control messages, latest state wins. */
+  connectDue = false
+  acceptDue = false
+  disconnectDue = false
+  disconnectedDue = false
+  disconnectSent = false
+  disconnectReceived = false
+  disconnectedReceived = false
+  disconnectedSent = false
+  inControlList = false
+  nextControl: Flow | null = null
+  cookie = 0
+  service = ''
+
+  constructor(queuePair: EngineQueuePair, peer: number, remoteNumber: number, remoteGeneration: number, lane: Lane | null, connected: boolean) {
+    this.queuePair = queuePair
+    this.peer = peer
+    this.remoteNumber = remoteNumber
+    this.remoteGeneration = remoteGeneration
+    this.lane = lane
+    this.connected = connected
+  }
+
+  beginOutbound(sequence: number): void {
+    if (this.outboundStarted) return
+    this.outboundStarted = true
+    if (!this.connected) this.delivered = (sequence - 1) | 0
+  }
+
+  beginInbound(sequence: number): void {
+    if (this.inboundStarted) return
+    this.inboundStarted = true
+    if (this.connected) return
+    this.accepted = (sequence - 1) | 0
+    this.lastDelivered = this.accepted
+  }
+
+  /** Whether something is still to be told or waited for. */
+  get idle(): boolean {
+    return this.waiting.size === 0 && this.inFlight.size === 0 && this.inbound.size === 0
+  }
+}

@@ -1,0 +1,78 @@
+/**
+ * What the engine does when a turn found nothing.
+ *
+ *   spin       keeps turning: for brokers that own a core
+ *   block      sleeps at once on one descriptor for everything: clients' doorbell, provider, commands
+ *   adaptive   yields the core for a bounded time after the last work, measuring each yield; a yield that took long means that somebody
+ *              else computes here, then it sleeps at once and keeps to that for a while
+ *
+ * Sleeping cannot miss anything: store `sleeping` in the broker page (pairs with the clients' load after they marked activity), look at
+ * everything once more, then wait; whoever publishes after the look rings the doorbell.
+ */
+import { EPOLL_EVENT_BYTES, EPOLLIN, epollAdd, epollCreate, epollWait, closeDescriptor, eventfdDrain, mapAnonymous, munmap, schedulerYield } from '../../shm/libc.js'
+import { brokerPage } from '../../protocol/broker-page.js'
+import type { Words } from '../../shm/words.js'
+
+/** How long yields go on after the last work. */
+const YIELD_MS = 0.2
+/** A yield that took this long was somebody else's slice. */
+const FOREIGN_MS = 0.1
+/** After such a yield, sleeps follow at once for this long. */
+const POLITE_MS = 20
+/** The longest sleep: heartbeats of the engine's turn counter go on. */
+const SLEEP_MS = 500
+const EVENTS = 16
+
+export class Idle {
+  readonly #mode: 'adaptive' | 'spin' | 'block'
+  readonly #doorbell: number
+  readonly #words: Words
+  readonly #epoll: number
+  readonly #events: number
+  #idleSinceMs = 0
+  #politeUntilMs = 0
+  sleeps = 0
+
+  constructor(mode: 'adaptive' | 'spin' | 'block', doorbell: number, page: Words, descriptors: readonly number[]) {
+    this.#mode = mode
+    this.#doorbell = doorbell
+    this.#words = page
+    this.#epoll = epollCreate()
+    this.#events = mapAnonymous(EPOLL_EVENT_BYTES * EVENTS)
+    for (const fd of [doorbell, ...descriptors]) epollAdd(this.#epoll, fd, EPOLLIN, fd)
+  }
+
+  /** Work was done: the next pause starts its patience anew. */
+  worked(): void {
+    this.#idleSinceMs = 0
+  }
+
+  /** One pause. `restless` looks whether a sleep would miss something; `dueMs` is how long a sleep may last. */
+  pause(nowMs: number, restless: () => boolean, dueMs: () => number, clockMs: () => number): void {
+    if (this.#mode === 'spin') return
+    if (this.#idleSinceMs === 0) this.#idleSinceMs = nowMs
+    if (this.#mode === 'adaptive' && nowMs >= this.#politeUntilMs && nowMs - this.#idleSinceMs < YIELD_MS) {
+      schedulerYield()
+      const afterMs = clockMs()
+      if (afterMs - nowMs > FOREIGN_MS) this.#politeUntilMs = afterMs + POLITE_MS
+      return
+    }
+    this.#sleep(restless, dueMs)
+  }
+
+  #sleep(restless: () => boolean, dueMs: () => number): void {
+    this.#words.store(brokerPage.word.sleeping, 1)
+    // Pairs with clients that mark activity and then load `sleeping`: one of the two sees the other.
+    if (!restless()) {
+      this.sleeps++
+      epollWait(this.#epoll, this.#events, EVENTS, Math.min(SLEEP_MS, Math.ceil(dueMs())))
+    }
+    this.#words.store(brokerPage.word.sleeping, 0)
+    eventfdDrain(this.#doorbell)
+  }
+
+  close(): void {
+    closeDescriptor(this.#epoll)
+    munmap(this.#events, EPOLL_EVENT_BYTES * EVENTS)
+  }
+}

@@ -1,0 +1,36 @@
+/**
+ * All lanes of one job to one peer. Remote keys are resolved once for the group; revocations and other messages that belong to no flow
+ * go over whichever lane of it is up.
+ */
+import type { Flow } from './flow.js'
+import type { Lane } from './lane.js'
+import { RemoteRegion } from './remote-region.js'
+
+export class LaneGroup {
+  readonly job: number
+  readonly peer: number
+  readonly lanes = new Set<Lane>()
+  readonly remoteRegions = new Map<number, RemoteRegion>()
+  /** Flows that wait for an answer about a key. */
+  readonly keyWaiters = new Set<Flow>()
+
+  constructor(job: number, peer: number) {
+    this.job = job
+    this.peer = peer
+  }
+
+  /** Any lane that carries messages now. */
+  get up(): Lane | null {
+    for (const lane of this.lanes) if (lane.state === 'up') return lane
+    return null
+  }
+
+  remoteRegion(key: number): RemoteRegion {
+    let region = this.remoteRegions.get(key)
+    if (!region) {
+      region = new RemoteRegion(key)
+      this.remoteRegions.set(key, region)
+    }
+    return region
+  }
+}

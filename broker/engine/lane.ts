@@ -1,0 +1,504 @@
+/**
+ * A lane: one shared queue pair of the provider, and everything that must be known to keep it healthy.
+ *
+ *   memory   ┌ send frames ┬ bounce buffers ┬ stages for inline writes ┐     one registered span, each buffer bounceByteLength
+ *   ledger   posted provider requests in posting order: frame or bulk chunk → retired by the completion of itself or of a later one
+ *   credit   frames may be sent up to the peer's laneLimit; the last one only for acknowledgements with news, a few before it only
+ *            for control (verbs-semantics H5b), so that both sides can always report what they consumed
+ *
+ * Invariants: never more requests posted than the send depth; never a frame without a posted bounce buffer at the peer, so the provider's
+ * receiver-not-ready count stays 0; a one-sided chunk is never posted before a message of the same flow that precedes it.
+ */
+import { laneHeader, messageType, packKind, routeHeader } from '../../protocol/wire.js'
+import type { LaneParameters } from '../../protocol/link.js'
+import { limits } from '../../protocol/limits.js'
+import type { Memory } from '../../shm/memory.js'
+import { type ProviderQueuePair, type RegisteredMemory, sendFlag, sendOpcode, WorkRequestBatch } from '../provider/provider.js'
+import type { Flow } from './flow.js'
+import type { LaneGroup } from './lane-group.js'
+import type { SendRequest } from './request.js'
+
+export const creditTier = { data: 0, control: 1, acknowledgement: 2 } as const
+export type CreditTier = (typeof creditTier)[keyof typeof creditTier]
+
+export const ledgerKind = { frame: 1, write: 2, read: 3 } as const
+
+const LANE_HEADER_BYTES = laneHeader.byteLength
+const ROUTE_HEADER_BYTES = routeHeader.byteLength
+const align8 = (byteLength: number): number => (byteLength + 7) & ~7
+
+/** Bulk chunks posted and not completed, at most. */
+const BULK_DEPTH = 32
+const BATCH = 64
+
+/** A message that belongs to no flow: small, bounded in number, told once. */
+export interface LooseMessage {
+  readonly type: number
+  readonly destinationNumber: number
+  readonly destinationGeneration: number
+  readonly sourceNumber: number
+  readonly sourceGeneration: number
+  readonly sequence: number
+  readonly immediate: number
+  readonly payloadByteLength: number
+  readonly write: (memory: Memory, offset: number) => void
+}
+const LOOSE_MESSAGES = 1024
+
+export class Lane {
+  readonly index: number
+  readonly incarnation: number
+  readonly job: number
+  readonly peer: number
+  readonly peerNode: string
+  readonly group: LaneGroup
+  readonly parameters: LaneParameters
+  readonly queuePair: ProviderQueuePair
+  readonly memory: Memory
+  readonly registered: RegisteredMemory
+  readonly bounceByteLength: number
+  readonly bounceCount: number
+  readonly frameCount: number
+  readonly sendDepth: number
+  /** Completion queue pool slot this lane was accounted to. */
+  readonly queueIndex: number
+
+  state: 'created' | 'opening' | 'up' | 'closing' | 'failed' = 'created'
+  onUp: ((failure: string | null) => void) | null = null
+  initiator = false
+  /** On the engine's list of lanes to look at. */
+  busy = false
+  failing = false
+  probeDue = false
+  probeReplyDue = false
+
+  readonly batch = new WorkRequestBatch(BATCH, BATCH * 4)
+  readonly receiveBatch: WorkRequestBatch
+
+  readonly #freeStages: number[] = Array.from({ length: BULK_DEPTH }, (_, stage) => stage)
+  /** Frames: free ones on a stack, the open one, its fill. */
+  readonly #freeFrames: Int32Array
+  #freeFrameCount: number
+  #openFrame = -1
+  #openBase = 0
+  #openUsed = 0
+  frameStamp = 0
+  /** The open frame holds more than acknowledgements. */
+  #openHasNews = false
+
+  /** Ledger. */
+  readonly #ledgerMask: number
+  readonly #ledgerKind: Uint8Array
+  readonly #ledgerFrame: Int32Array
+  readonly #ledgerBytes: Float64Array
+  readonly #ledgerRequest: (SendRequest | null)[]
+  #ledgerHead = 0
+  #ledgerTail = 0
+  #unsignaled = 0
+
+  /** Credit. All positions are 32-bit serial numbers. */
+  lastSequence = 0
+  peerLimit: number
+  peerAcknowledged = 0
+  lastReceived = 0
+  consumed = 0
+  advertisedLimit: number
+  /** Consumed frames that carried more than acknowledgements, since we last said so. */
+  consumedNews = 0
+  readonly controlReserve: number
+
+  /** Bulk. */
+  readonly bulk: SendRequest[] = []
+  bulkCursor = 0
+  bulkPostedByteLength = 0
+  bulkChunks = 0
+  readsOutstanding = 0
+
+  /** Flows with something to send, in round-robin order. */
+  #scheduledHead: Flow | null = null
+  #scheduledTail: Flow | null = null
+  /** Flows with standing control messages. */
+  #controlHead: Flow | null = null
+  #controlTail: Flow | null = null
+  /** Flows with delivery or credit news. */
+  #newsHead: Flow | null = null
+  #newsTail: Flow | null = null
+  /** Messages delivered since acknowledgements were last sent, and flows that have news. */
+  newsMessages = 0
+  newsFlows = 0
+  readonly loose: LooseMessage[] = []
+  /** Flows bound to this lane. */
+  readonly flows = new Set<Flow>()
+
+  framesSent = 0
+  framesReceived = 0
+  bytesSent = 0
+  bytesReceived = 0
+  row = -1
+
+  constructor(of: {
+    index: number; incarnation: number; job: number; peer: number; peerNode: string; group: LaneGroup; parameters: LaneParameters
+    queuePair: ProviderQueuePair; memory: Memory; registered: RegisteredMemory; queueIndex: number
+  }) {
+    this.index = of.index
+    this.incarnation = of.incarnation
+    this.job = of.job
+    this.peer = of.peer
+    this.peerNode = of.peerNode
+    this.group = of.group
+    this.parameters = of.parameters
+    this.queuePair = of.queuePair
+    this.memory = of.memory
+    this.registered = of.registered
+    this.queueIndex = of.queueIndex
+    this.bounceByteLength = of.parameters.bounceByteLength
+    this.bounceCount = of.parameters.bounceCount
+    const sizes = laneSizes(of.parameters)
+    this.frameCount = sizes.frameCount
+    this.sendDepth = sizes.sendDepth
+    this.receiveBatch = new WorkRequestBatch(this.bounceCount, this.bounceCount)
+    this.#freeFrames = Int32Array.from({ length: this.frameCount }, (_, frame) => frame)
+    this.#freeFrameCount = this.frameCount
+    const ledgerSize = 2 ** Math.ceil(Math.log2(this.sendDepth + 1))
+    this.#ledgerMask = ledgerSize - 1
+    this.#ledgerKind = new Uint8Array(ledgerSize)
+    this.#ledgerFrame = new Int32Array(ledgerSize)
+    this.#ledgerBytes = new Float64Array(ledgerSize)
+    this.#ledgerRequest = new Array<SendRequest | null>(ledgerSize).fill(null)
+    this.peerLimit = this.bounceCount
+    this.advertisedLimit = this.bounceCount
+    this.controlReserve = Math.min(4, this.bounceCount >> 2)
+  }
+
+  // ---- identities of provider requests: row and incarnation above, position or buffer below --------------------------------
+
+  get sendIdHigh(): number {
+    return laneIdHigh(this.index, this.incarnation, false)
+  }
+  get receiveIdHigh(): number {
+    return laneIdHigh(this.index, this.incarnation, true)
+  }
+
+  bounceOffset(buffer: number): number {
+    return (this.frameCount + buffer) * this.bounceByteLength
+  }
+
+  // ---- lists --------------------------------------------------------------------------------------------------------------
+
+  schedule(flow: Flow): void {
+    if (flow.scheduled) return
+    flow.scheduled = true
+    flow.nextScheduled = null
+    if (this.#scheduledTail) this.#scheduledTail.nextScheduled = flow
+    else this.#scheduledHead = flow
+    this.#scheduledTail = flow
+  }
+
+  takeScheduled(): Flow | null {
+    const flow = this.#scheduledHead
+    if (!flow) return null
+    this.#scheduledHead = flow.nextScheduled
+    if (!this.#scheduledHead) this.#scheduledTail = null
+    flow.nextScheduled = null
+    flow.scheduled = false
+    return flow
+  }
+
+  addControl(flow: Flow): void {
+    if (flow.inControlList) return
+    flow.inControlList = true
+    flow.nextControl = null
+    if (this.#controlTail) this.#controlTail.nextControl = flow
+    else this.#controlHead = flow
+    this.#controlTail = flow
+  }
+
+  takeControl(): Flow | null {
+    const flow = this.#controlHead
+    if (!flow) return null
+    this.#controlHead = flow.nextControl
+    if (!this.#controlHead) this.#controlTail = null
+    flow.nextControl = null
+    flow.inControlList = false
+    return flow
+  }
+
+  addNews(flow: Flow): void {
+    this.newsMessages++
+    if (flow.inAcknowledgementList) return
+    flow.inAcknowledgementList = true
+    this.newsFlows++
+    flow.nextAcknowledgement = null
+    if (this.#newsTail) this.#newsTail.nextAcknowledgement = flow
+    else this.#newsHead = flow
+    this.#newsTail = flow
+  }
+
+  takeNews(): Flow | null {
+    const flow = this.#newsHead
+    if (!flow) return null
+    this.#newsHead = flow.nextAcknowledgement
+    if (!this.#newsHead) this.#newsTail = null
+    flow.nextAcknowledgement = null
+    flow.inAcknowledgementList = false
+    this.newsFlows--
+    return flow
+  }
+
+  get hasNews(): boolean {
+    return this.#newsHead !== null
+  }
+  get hasScheduled(): boolean {
+    return this.#scheduledHead !== null
+  }
+  get hasControl(): boolean {
+    return this.#controlHead !== null || this.loose.length > 0 || this.probeDue || this.probeReplyDue
+  }
+
+  /** False: too many; the peer behaves badly or the lane is stuck. */
+  addLoose(message: LooseMessage): boolean {
+    if (this.loose.length >= LOOSE_MESSAGES) return false
+    this.loose.push(message)
+    return true
+  }
+
+  // ---- frames -------------------------------------------------------------------------------------------------------------
+
+  /** Frames that may still be sent. */
+  get credit(): number {
+    return (this.peerLimit - this.lastSequence) | 0
+  }
+
+  get ledgerRoom(): number {
+    return this.sendDepth - ((this.#ledgerTail - this.#ledgerHead) | 0)
+  }
+
+  get outstanding(): number {
+    return (this.#ledgerTail - this.#ledgerHead) | 0
+  }
+
+  /** Payload that one message can carry at most. */
+  get payloadCapacity(): number {
+    return this.bounceByteLength - LANE_HEADER_BYTES - ROUTE_HEADER_BYTES
+  }
+
+  /**
+   * Room for a message of `payloadByteLength`; the byte offset of its route header in `memory`, or -1: no credit of that tier, no frame
+   * or no room in the send queue. Nothing is lost by -1; the caller tries again in a later turn.
+   */
+  beginMessage(payloadByteLength: number, tier: CreditTier): number {
+    const needed = align8(ROUTE_HEADER_BYTES + payloadByteLength)
+    if (this.#openFrame >= 0 && this.#openUsed + needed > this.bounceByteLength) this.closeFrame()
+    if (this.#openFrame < 0 && !this.#open(tier)) return -1
+    const offset = this.#openBase + this.#openUsed
+    this.#openUsed += needed
+    if (tier !== creditTier.acknowledgement) this.#openHasNews = true
+    return offset
+  }
+
+  /** Bytes of payload that fit behind a header in the open frame; 0 when no frame is open. */
+  get openRoom(): number {
+    return this.#openFrame < 0 ? 0 : Math.max(0, this.bounceByteLength - this.#openUsed - ROUTE_HEADER_BYTES)
+  }
+
+  #open(tier: CreditTier): boolean {
+    const reserve = tier === creditTier.data ? 1 + this.controlReserve : tier === creditTier.control ? 1 : 0
+    if (this.credit <= reserve || this.#freeFrameCount === 0 || this.ledgerRoom < 2 || this.batch.count === BATCH) return false
+    this.#openFrame = this.#freeFrames[--this.#freeFrameCount]!
+    this.#openBase = this.#openFrame * this.bounceByteLength
+    this.#openUsed = LANE_HEADER_BYTES
+    this.#openHasNews = false
+    this.lastSequence = (this.lastSequence + 1) | 0
+    this.frameStamp++
+    return true
+  }
+
+  /** Writes the lane header and puts the frame into the batch; what is appended later stands in another frame. */
+  closeFrame(): void {
+    if (this.#openFrame < 0) return
+    const word = this.#openBase >>> 2
+    const i32 = this.memory.i32
+    this.advertisedLimit = (this.consumed + this.bounceCount) | 0
+    this.consumedNews = 0
+    i32[word + laneHeader.word.frame] = this.#openUsed | (this.#openHasNews ? 0 : 0x10000)
+    i32[word + laneHeader.word.laneSequence] = this.lastSequence
+    i32[word + laneHeader.word.laneAcknowledged] = this.lastReceived
+    i32[word + laneHeader.word.laneLimit] = this.advertisedLimit
+    this.#record(ledgerKind.frame, this.#openFrame, this.#openUsed, null)
+    this.batch.begin((this.#ledgerTail - 1) >>> 0, this.sendIdHigh, sendOpcode.send, this.#signal(false), 0, 0)
+    this.batch.addSge(this.memory.address + this.#openBase, this.#openUsed, this.registered.localKey)
+    this.framesSent++
+    this.bytesSent += this.#openUsed
+    this.#openFrame = -1
+  }
+
+  /** A stage for inline payload, or -1; given back when its chunk is retired. */
+  takeStage(): number {
+    return this.#freeStages.pop() ?? -1
+  }
+
+  stageOffset(stage: number): number {
+    return (this.frameCount + this.bounceCount) * this.bounceByteLength + stage * limits.inlineByteLength
+  }
+
+  /** Posts a chunk of a one-sided transfer from `stage` or a region (`stage` -1); the caller checked `chunkRoom`. */
+  addChunk(
+    request: SendRequest, opcode: number, remoteAddress: number, remoteKey: number, address: number, byteLength: number, localKey: number, stage: number,
+  ): void {
+    const read = opcode === sendOpcode.read
+    this.#record(read ? ledgerKind.read : ledgerKind.write, stage, byteLength, request)
+    this.batch.begin((this.#ledgerTail - 1) >>> 0, this.sendIdHigh, opcode, this.#signal(true), remoteAddress, remoteKey)
+    this.batch.addSge(address, byteLength, localKey)
+    this.bulkPostedByteLength += byteLength
+    this.bulkChunks++
+    if (read) this.readsOutstanding++
+    request.chunksOutstanding++
+    this.bytesSent += byteLength
+  }
+
+  get chunkRoom(): boolean {
+    return this.bulkChunks < BULK_DEPTH && this.ledgerRoom > 2 && this.batch.count < BATCH - 1
+  }
+
+  #signal(always: boolean): number {
+    this.#unsignaled++
+    if (!always && this.#unsignaled < this.sendDepth >> 2) return 0
+    this.#unsignaled = 0
+    return sendFlag.signaled
+  }
+
+  #record(kind: number, frame: number, byteLength: number, request: SendRequest | null): void {
+    const at = this.#ledgerTail & this.#ledgerMask
+    this.#ledgerKind[at] = kind
+    this.#ledgerFrame[at] = frame
+    this.#ledgerBytes[at] = byteLength
+    this.#ledgerRequest[at] = request
+    this.#ledgerTail = (this.#ledgerTail + 1) | 0
+  }
+
+  /**
+   * A success completion of `position` retires it and everything posted before it. `settled` is called for each chunk.
+   * Returns how many were retired; -1 for a position that is not outstanding.
+   */
+  retire(position: number, settled: (request: SendRequest) => void): number {
+    const count = (((position | 0) - this.#ledgerHead) | 0) + 1
+    if (count <= 0 || count > this.outstanding) return -1
+    for (let index = 0; index < count; index++) this.#retireHead(settled)
+    return count
+  }
+
+  #retireHead(settled: (request: SendRequest) => void): void {
+    const at = this.#ledgerHead & this.#ledgerMask
+    this.#ledgerHead = (this.#ledgerHead + 1) | 0
+    const kind = this.#ledgerKind[at]!
+    if (kind === ledgerKind.frame) {
+      this.#freeFrames[this.#freeFrameCount++] = this.#ledgerFrame[at]!
+      return
+    }
+    this.bulkPostedByteLength -= this.#ledgerBytes[at]!
+    this.bulkChunks--
+    if (kind === ledgerKind.read) this.readsOutstanding--
+    if (this.#ledgerFrame[at]! >= 0) this.#freeStages.push(this.#ledgerFrame[at]!)
+    const request = this.#ledgerRequest[at]!
+    this.#ledgerRequest[at] = null
+    request.chunksOutstanding--
+    settled(request)
+  }
+
+  /** Marks the last request of the batch signaled, so that everything posted is retired soon. */
+  sealBatch(): void {
+    if (this.batch.count === 0) return
+    this.batch.flags[this.batch.count - 1]! |= sendFlag.signaled
+    this.#unsignaled = 0
+  }
+
+  // ---- messages -----------------------------------------------------------------------------------------------------------
+
+  /** Fills a route header of a flow's message; delivery and credit news ride on it. */
+  writeRoute(offset: number, type: number, flags: number, payloadByteLength: number, flow: Flow, sequence: number, immediate: number, segmentOffset: number): void {
+    const i32 = this.memory.i32
+    const word = offset >>> 2
+    flow.frameStamp = this.frameStamp
+    i32[word + routeHeader.word.kind] = packKind(type, flags, ROUTE_HEADER_BYTES + payloadByteLength)
+    i32[word + routeHeader.word.immediate] = immediate
+    i32[word + routeHeader.word.destinationNumber] = flow.remoteNumber
+    i32[word + routeHeader.word.destinationGeneration] = flow.remoteGeneration
+    i32[word + routeHeader.word.sourceNumber] = flow.queuePair.number
+    i32[word + routeHeader.word.sourceGeneration] = flow.queuePair.generation
+    i32[word + routeHeader.word.sequence] = sequence
+    i32[word + routeHeader.word.delivered] = tellDelivered(flow)
+    i32[word + routeHeader.word.receiveLimit] = tellLimit(flow)
+    i32[word + routeHeader.word.segmentOffset] = segmentOffset
+  }
+
+  writeLooseRoute(offset: number, message: LooseMessage): void {
+    const i32 = this.memory.i32
+    const word = offset >>> 2
+    i32.fill(0, word, word + ROUTE_HEADER_BYTES / 4)
+    i32[word + routeHeader.word.kind] = packKind(message.type, 0, ROUTE_HEADER_BYTES + message.payloadByteLength)
+    i32[word + routeHeader.word.destinationNumber] = message.destinationNumber
+    i32[word + routeHeader.word.destinationGeneration] = message.destinationGeneration
+    i32[word + routeHeader.word.sourceNumber] = message.sourceNumber
+    i32[word + routeHeader.word.sourceGeneration] = message.sourceGeneration
+    i32[word + routeHeader.word.sequence] = message.sequence
+    i32[word + routeHeader.word.immediate] = message.immediate
+  }
+
+  /** Sets the true length of an acknowledgements message, which was begun with room for more rows than it got. */
+  finishAcknowledgements(offset: number, payloadByteLength: number): void {
+    this.writeLooseRoute(offset, {
+      type: messageType.acknowledgements, payloadByteLength, sequence: 0, immediate: 0, write: () => {},
+      destinationNumber: 0, destinationGeneration: 0, sourceNumber: 0, sourceGeneration: 0,
+    })
+    this.#openUsed = offset - this.#openBase + align8(ROUTE_HEADER_BYTES + payloadByteLength)
+  }
+
+  /** An acknowledgements message without rows: only the lane header's numbers matter. Returns how many messages went. */
+  reportConsumed(): number {
+    if (this.#openFrame >= 0) return 0
+    const offset = this.beginMessage(0, creditTier.acknowledgement)
+    if (offset < 0) return 0
+    this.finishAcknowledgements(offset, 0)
+    return 1
+  }
+
+  payloadOffset(messageOffset: number): number {
+    return messageOffset + ROUTE_HEADER_BYTES
+  }
+}
+
+/**
+ * Sequence up to which this flow tells its peer "delivered". A message that arrived but failed is told by a message of its own first, so
+ * the number stays below the first untold failure.
+ */
+export function tellDelivered(flow: Flow): number {
+  const told = flow.failedSequences.length > 0 ? (flow.failedSequences[0]! - 1) | 0 : flow.lastDelivered
+  flow.acknowledgedDelivered = told
+  flow.acknowledgementDue = false
+  return told
+}
+
+/** How many messages the peer may have sent to this queue pair in all; only connected flows have such credit. */
+export function tellLimit(flow: Flow): number {
+  const limit = flow.connected ? flow.queuePair.receivesTaken : 0
+  flow.advertisedLimit = limit
+  return limit
+}
+
+/** Upper word of a provider request's id: lane row (16 bits), incarnation (15 bits), 1 for receives. */
+export function laneIdHigh(index: number, incarnation: number, receive: boolean): number {
+  return ((index << 16) | ((incarnation & 0x7fff) << 1) | (receive ? 1 : 0)) >>> 0
+}
+export const laneIdIndex = (idHigh: number): number => idHigh >>> 16
+export const laneIdIncarnation = (idHigh: number): number => (idHigh >>> 1) & 0x7fff
+export const laneIdIsReceive = (idHigh: number): boolean => (idHigh & 1) === 1
+
+/** Buffers and depths of a lane with these parameters. */
+export function laneSizes(parameters: LaneParameters): { frameCount: number; sendDepth: number; byteLength: number } {
+  const frameCount = parameters.bounceCount + 2
+  return {
+    frameCount,
+    sendDepth: frameCount + BULK_DEPTH + 4,
+    byteLength: (frameCount + parameters.bounceCount) * parameters.bounceByteLength + BULK_DEPTH * limits.inlineByteLength,
+  }
+}

@@ -1,0 +1,279 @@
+/**
+ * Lanes through their life: create (provider queue pair, memory), connect (ready-to-receive, ready-to-send, probe), completions, failure,
+ * destruction. Completion queues of the provider are pooled; each is sized for every request outstanding on its lanes, signaled or not,
+ * because all of them complete when a lane fails.
+ */
+import { counterIndex } from '../../protocol/node-file.js'
+import { opcode } from '../../protocol/opcodes.js'
+import { type Status, status, statusName } from '../../protocol/statuses.js'
+import type { LaneParameters } from '../../protocol/link.js'
+import { mapAnonymous, munmap, view } from '../../shm/libc.js'
+import { Memory } from '../../shm/memory.js'
+import type {
+  Device, Done, ProviderCompletionQueue, ProviderFailure, ProviderQueuePair, QueuePairAddress, QueuePairAttributes, RegisteredMemory,
+} from '../provider/provider.js'
+import { chunkSettled } from './bulk.js'
+import type { Engine } from './engine.js'
+import { finishSend } from './finish.js'
+import { Lane, laneIdIncarnation, laneIdIndex, laneIdIsReceive, laneSizes } from './lane.js'
+import { LaneGroup } from './lane-group.js'
+import { takeFrame } from './dispatch.js'
+import { dropGroup, releaseRemoteRegion } from './remote-keys.js'
+import { requestStage, type SendRequest } from './request.js'
+
+const POOL_CAPACITY = 32_767
+const POLLS_PER_TURN = 8
+
+export interface CompletionPool {
+  readonly queue: ProviderCompletionQueue
+  used: number
+}
+
+/** A control call of the provider as a promise; only cold paths use it. */
+function call<Result>(start: (done: Done<Result>) => void): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    start((failure, result) => (failure || result === null ? reject(failure ?? unexpected()) : resolve(result)))
+  })
+}
+const unexpected = (): ProviderFailure => ({ code: 'invalid', message: 'the provider answered nothing' })
+
+export async function createLane(
+  engine: Engine,
+  of: { lane: number; job: number; peer: number; peerNode: string; incarnation: number; parameters: LaneParameters },
+): Promise<QueuePairAddress> {
+  const { device } = engine
+  const sizes = laneSizes(of.parameters)
+  const domain = engine.jobs.get(of.job)!.domain
+  const address = mapAnonymous(sizes.byteLength)
+  const depth = sizes.sendDepth + of.parameters.bounceCount
+  let registered: RegisteredMemory | null = null
+  try {
+    const rights = { localWrite: true, remoteRead: false, remoteWrite: false }
+    registered = await call<RegisteredMemory>((done) => device.registerMemory(domain, address, sizes.byteLength, rights, done))
+    const poolIndex = await takePool(engine, depth)
+    const { queue } = engine.pools[poolIndex]!
+    const limits = { sendDepth: sizes.sendDepth, receiveDepth: of.parameters.bounceCount, scatterGather: 1, inlineByteLength: 0 }
+    const queuePair = await call<ProviderQueuePair>((done) => device.createQueuePair(domain, queue, queue, limits, done))
+    const lane = new Lane({
+      index: of.lane, incarnation: of.incarnation, job: of.job, peer: of.peer, peerNode: of.peerNode, group: groupOf(engine, of.job, of.peer),
+      parameters: of.parameters, queuePair, memory: new Memory(view(address, sizes.byteLength), address), registered, queueIndex: poolIndex,
+    })
+    engine.lanes[of.lane] = lane
+    postBounceBuffers(device, lane)
+    return device.addressOf(queuePair)
+  } catch (failure) {
+    if (registered) await call<true>((done) => device.deregisterMemory(registered!, done)).catch(() => {})
+    munmap(address, sizes.byteLength)
+    throw failure
+  }
+}
+
+async function takePool(engine: Engine, depth: number): Promise<number> {
+  const fitting = engine.pools.findIndex((pool) => pool.used + depth <= pool.queue.capacity)
+  if (fitting >= 0) {
+    engine.pools[fitting]!.used += depth
+    return fitting
+  }
+  const capacity = Math.min(POOL_CAPACITY, Math.max(depth, engine.device.capabilities.maxCompletionQueueDepth))
+  const queue = await call<ProviderCompletionQueue>((done) => engine.device.createCompletionQueue(capacity, done))
+  engine.pools.push({ queue, used: depth })
+  return engine.pools.length - 1
+}
+
+function groupOf(engine: Engine, job: number, peer: number): LaneGroup {
+  const key = job * 0x10000 + peer
+  let group = engine.groups.get(key)
+  if (!group) {
+    group = new LaneGroup(job, peer)
+    engine.groups.set(key, group)
+  }
+  return group
+}
+
+function postBounceBuffers(device: Device, lane: Lane): void {
+  for (let buffer = 0; buffer < lane.bounceCount; buffer++) addBounce(lane, buffer)
+  device.postReceive(lane.queuePair, lane.receiveBatch)
+  lane.receiveBatch.clear()
+}
+
+function addBounce(lane: Lane, buffer: number): void {
+  lane.receiveBatch.begin(buffer, lane.receiveIdHigh, 0, 0, 0, 0)
+  lane.receiveBatch.addSge(lane.memory.address + lane.bounceOffset(buffer), lane.bounceByteLength, lane.registered.localKey)
+}
+
+/** Settles when a probe longer than two MTUs went both ways. */
+export async function connectLane(
+  engine: Engine, lane: Lane, remote: QueuePairAddress, parameters: LaneParameters, initiator: boolean, timeoutMs: number,
+): Promise<void> {
+  const { device } = engine
+  const attributes: QueuePairAttributes = {
+    readsInitiated: parameters.readsInitiated, readsAccepted: parameters.readsAccepted, pathMtu: parameters.mtu,
+    // 0.27 s × 7: long enough for short flaps; the brokers' heartbeats decide who is dead (verbs-semantics H16).
+    timeoutExponent: 16, retryCount: 6, rnrRetryCount: 7, rnrTimerMs: 1, trafficClass: parameters.trafficClass,
+  }
+  Object.assign(lane.parameters, parameters)
+  lane.initiator = initiator
+  const up = new Promise<void>((resolve, reject) => {
+    lane.onUp = (failure) => (failure === null ? resolve() : reject({ code: 'unreachable', message: failure } satisfies ProviderFailure))
+  })
+  // The peer's probe may arrive as soon as the provider is ready, before this function goes on.
+  lane.state = 'opening'
+  lane.group.lanes.add(lane)
+  await call<true>((done) => device.toReadyToReceive(lane.queuePair, remote, attributes, done))
+  await call<true>((done) => device.toReadyToSend(lane.queuePair, attributes, done))
+  if (initiator) lane.probeDue = true
+  engine.markBusy(lane)
+  engine.timers.after(engine.nowMs, timeoutMs, () => {
+    if (lane.state !== 'opening') return
+    lane.onUp?.(`no probe came back from ${lane.peerNode} within ${timeoutMs} ms`)
+    lane.onUp = null
+  })
+  await up
+}
+
+/** Takes the provider's completions: retires what was sent, handles frames, gives bounce buffers back. */
+export function takeCompletions(engine: Engine): number {
+  let work = 0
+  for (let index = 0; index < engine.pools.length; index++) {
+    const { queue } = engine.pools[index]!
+    for (let polls = 0; polls < POLLS_PER_TURN; polls++) {
+      const batch = engine.completions
+      batch.count = 0
+      const count = engine.device.poll(queue, batch)
+      for (let at = 0; at < count; at++) takeCompletion(engine, at)
+      repost(engine)
+      work += count
+      if (count < batch.capacity) break
+    }
+  }
+  return work
+}
+
+const touched: Lane[] = []
+
+function takeCompletion(engine: Engine, at: number): void {
+  const { completions } = engine
+  const idHigh = completions.idHigh[at]!
+  const lane = engine.lanes[laneIdIndex(idHigh)]
+  // A late completion of a lane that is gone, or of its predecessor in the row, reaches nobody.
+  if (lane === undefined || (lane.incarnation & 0x7fff) !== laneIdIncarnation(idHigh) || lane.state === 'failed') return
+  const verdict = completions.status[at]!
+  if (verdict !== status.success) {
+    if (lane.state !== 'closing') engine.failLane(lane, `the device reports ${statusName(verdict)}`)
+    return
+  }
+  if (!laneIdIsReceive(idHigh)) {
+    lane.retire(completions.idLow[at]!, settler(engine))
+    if (lane.bulk.length > 0 || lane.hasScheduled) engine.markBusy(lane)
+    return
+  }
+  const buffer = completions.idLow[at]!
+  if (!takeFrame(engine, lane, lane.bounceOffset(buffer), completions.byteLength[at]!)) {
+    engine.counters[counterIndex['protocol-errors']]!++
+    engine.failLane(lane, 'the peer broke the lane protocol')
+    return
+  }
+  if (lane.receiveBatch.count === 0) touched.push(lane)
+  addBounce(lane, buffer)
+  engine.markBusy(lane)
+}
+
+let settlerEngine: Engine | null = null
+let settle: (request: SendRequest) => void = () => {}
+
+/** The callback for retired chunks, made once for each engine. */
+function settler(engine: Engine): (request: SendRequest) => void {
+  if (settlerEngine !== engine) {
+    settlerEngine = engine
+    settle = (request) => chunkSettled(engine, request)
+  }
+  return settle
+}
+
+/** Bounce buffers go back before anybody is told that they did. */
+function repost(engine: Engine): void {
+  for (const lane of touched) {
+    const { count } = lane.receiveBatch
+    engine.device.postReceive(lane.queuePair, lane.receiveBatch)
+    lane.receiveBatch.clear()
+    lane.consumed = (lane.consumed + count) | 0
+  }
+  touched.length = 0
+}
+
+/**
+ * The lane is broken. Fence first: our end goes to error, so nothing of the old incarnation can arrive or leave any more; then verdicts:
+ * reads are flushed (no effect at the peer), what was never sent is flushed, the rest may have happened: unknown.
+ */
+export function breakLane(engine: Engine, lane: Lane, reason: string): void {
+  if (lane.state === 'failed' || engine.lanes[lane.index] !== lane) return
+  const announce = lane.state !== 'closing'
+  lane.state = 'failed'
+  engine.counters[counterIndex['lane-failures']]!++
+  engine.device.toError(lane.queuePair, () => {})
+  leaveGroup(engine, lane)
+  for (const flow of [...lane.flows]) {
+    flow.dead = true
+    for (let request = flow.inFlight.head; request; ) {
+      const next = request.next
+      if (request.remote) releaseRemoteRegion(engine, request)
+      if (request.stage !== requestStage.finished) finishSend(engine, request, brokenVerdict(request))
+      request = next
+    }
+    for (let request = flow.waiting.head; request; request = request.next) {
+      // Only the first can have sent a part of itself.
+      if (request.moved === 0) break
+      flow.waiting.shift()
+      flow.inFlight.push(request)
+      finishSend(engine, request, status.unknown)
+    }
+    flow.moving = null
+    const { queuePair } = flow
+    if (queuePair.connected) engine.failQueuePair(queuePair, status.retryExceeded, `the path to ${lane.peerNode} was lost: ${reason}`, false)
+    else {
+      engine.flushWaiting(flow)
+      queuePair.flows.delete(flow.peer * 0x1000000 + flow.remoteNumber)
+    }
+    engine.closures.add(queuePair)
+  }
+  lane.flows.clear()
+  lane.onUp?.(reason)
+  lane.onUp = null
+  for (const [connection, accept] of engine.accepts) if (accept.lane === lane) engine.accepts.delete(connection)
+  for (const [key, path] of engine.datagramPaths) if (path === lane) engine.datagramPaths.delete(key)
+  if (announce) engine.ports.emit('lane-failed', { lane: lane.index, incarnation: lane.incarnation, reason })
+}
+
+function brokenVerdict(request: SendRequest): Status {
+  if (request.opcode === opcode.read || request.stage === requestStage.again) return status.flushed
+  return request.exposed ? status.unknown : status.flushed
+}
+
+function leaveGroup(engine: Engine, lane: Lane): void {
+  lane.group.lanes.delete(lane)
+  if (lane.group.lanes.size === 0) dropGroup(engine, lane.group)
+}
+
+/** Destroys a lane; with `orderly` refused (false) unless nothing is in flight and no flow is bound to it. */
+export async function destroyLane(engine: Engine, lane: Lane, orderly: boolean, reason: string): Promise<boolean> {
+  if (orderly) {
+    const loaded = lane.flows.size > 0 || lane.outstanding > 0 || lane.hasControl || lane.hasScheduled
+    if (loaded && lane.state !== 'failed') return false
+    lane.state = 'closing'
+  }
+  if (lane.state !== 'failed') breakLaneQuietly(engine, lane, reason)
+  const { device } = engine
+  await call<true>((done) => device.toError(lane.queuePair, done)).catch(() => {})
+  await call<true>((done) => device.destroyQueuePair(lane.queuePair, done)).catch(() => {})
+  await call<true>((done) => device.deregisterMemory(lane.registered, done)).catch(() => {})
+  engine.pools[lane.queueIndex]!.used -= lane.sendDepth + lane.bounceCount
+  munmap(lane.memory.address, lane.memory.byteLength)
+  if (engine.lanes[lane.index] === lane) engine.lanes[lane.index] = undefined
+  return true
+}
+
+/** As a failure, but asked for: nobody is told again. */
+function breakLaneQuietly(engine: Engine, lane: Lane, reason: string): void {
+  if (lane.state !== 'closing') lane.state = 'closing'
+  breakLane(engine, lane, reason)
+}

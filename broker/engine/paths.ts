@@ -1,0 +1,70 @@
+/**
+ * Which flow a request belongs to. A connected queue pair has one; a datagram queue pair has one for each peer queue pair it sends to or
+ * hears from, made at first use and bounded: idle ones give way.
+ */
+import { limits } from '../../protocol/limits.js'
+import { flowRecord } from '../../protocol/queue-pair-segment.js'
+import { thisNode } from './commands.js'
+import type { Engine } from './engine.js'
+import { Flow } from './flow.js'
+import type { Lane } from './lane.js'
+import { type EngineQueuePair, flowKey } from './queue-pair.js'
+import type { SendRequest } from './request.js'
+
+/** Null: not connected, no path to that node, or too many destinations at once. */
+export function flowOf(engine: Engine, queuePair: EngineQueuePair, request: SendRequest): Flow | null {
+  if (queuePair.connected) return queuePair.flow
+  const { destinationNode: peer, destinationNumber: number, destinationGeneration: generation } = request
+  if (peer >= limits.peers || number >= limits.queuePairs) return null
+  const known = queuePair.flows.get(flowKey(peer, number))
+  if (known && known.remoteGeneration === generation) return known
+  if (peer === thisNode) return datagramFlow(engine, queuePair, peer, number, generation, null)
+  const lane = engine.datagramLane(queuePair.job, peer)
+  return lane ? datagramFlow(engine, queuePair, peer, number, generation, lane) : null
+}
+
+/** The flow between a datagram queue pair and one peer queue pair; null when the table is full of busy ones. */
+export function datagramFlow(
+  _engine: Engine, queuePair: EngineQueuePair, peer: number, number: number, generation: number, lane: Lane | null,
+): Flow | null {
+  const key = flowKey(peer, number)
+  const known = queuePair.flows.get(key)
+  if (known && known.remoteGeneration === generation) return known
+  if (known && !known.idle) return null
+  let recordIndex = known?.recordIndex ?? queuePair.flows.size
+  if (!known && queuePair.flows.size >= limits.datagramFlows) {
+    recordIndex = evictIdle(queuePair)
+    if (recordIndex < 0) return null
+  }
+  if (known) detach(known)
+  const flow = new Flow(queuePair, peer, number, generation, lane, false)
+  flow.recordIndex = recordIndex
+  writeRecord(flow)
+  queuePair.flows.set(key, flow)
+  lane?.flows.add(flow)
+  return flow
+}
+
+function evictIdle(queuePair: EngineQueuePair): number {
+  for (const [key, flow] of queuePair.flows) {
+    if (!flow.idle || flow.acknowledgementDue || flow.parked || flow.inAcknowledgementList || flow.inControlList || flow.scheduled) continue
+    queuePair.flows.delete(key)
+    detach(flow)
+    return flow.recordIndex
+  }
+  return -1
+}
+
+function detach(flow: Flow): void {
+  flow.lane?.flows.delete(flow)
+  if (flow.twin) flow.twin.twin = null
+}
+
+/** The row that lets a successor recognise repeated messages of this sender. */
+function writeRecord(flow: Flow): void {
+  const { queuePair } = flow
+  if (flow.recordIndex >= queuePair.geometry.flowRecords) return
+  flowRecord.write(queuePair.memory, queuePair.geometry.flowTableOffset + flow.recordIndex * flowRecord.byteLength, {
+    sourceNode: flow.peer, sourceNumber: flow.remoteNumber, sourceGeneration: flow.remoteGeneration, last: flow.lastDelivered,
+  })
+}

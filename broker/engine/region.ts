@@ -1,0 +1,89 @@
+/**
+ * Memory regions of this node, as the engine checks them: every local entry of a work request and every remote access of a peer or of
+ * the same node goes through this table before anything is posted.
+ *
+ * A region that is being closed refuses new uses; what already names it counts in `uses`, and the peers that resolved its key are asked
+ * to stop (revoke handshake, remote-region.ts). Only when both are gone is it deregistered and the control plane may unmap it.
+ */
+import { keyGeneration, keySlot } from '../../protocol/keys.js'
+import type { Memory } from '../../shm/memory.js'
+import type { RegisteredMemory } from '../provider/provider.js'
+import type { LaneGroup } from './lane-group.js'
+
+export class Region {
+  readonly number: number
+  readonly generation: number
+  readonly job: number
+  readonly memory: Memory
+  readonly address: number
+  readonly byteLength: number
+  readonly rights: number
+  registered: RegisteredMemory | null = null
+  open = true
+  /** Work requests, receives and granted writes that name it now. */
+  uses = 0
+  /** Peers that hold its device key; each must acknowledge the revocation. */
+  readonly resolvers = new Set<LaneGroup>()
+  /** Called when the last use ended after the region was closed. */
+  onIdle: (() => void) | null = null
+  /** Drops the views of its pages, after it was deregistered. */
+  onDrop: (() => void) | null = null
+
+  constructor(of: { number: number; generation: number; job: number; memory: Memory; byteLength: number; rights: number }) {
+    this.number = of.number
+    this.generation = of.generation
+    this.job = of.job
+    this.memory = of.memory
+    this.address = of.memory.address
+    this.byteLength = of.byteLength
+    this.rights = of.rights
+  }
+
+  release(): void {
+    this.uses--
+    this.settle()
+  }
+
+  forget(group: LaneGroup): void {
+    if (this.resolvers.delete(group)) this.settle()
+  }
+
+  settle(): void {
+    if (this.open || this.uses !== 0 || this.resolvers.size !== 0 || !this.onIdle) return
+    const done = this.onIdle
+    this.onIdle = null
+    done()
+  }
+}
+
+export class RegionTable {
+  readonly #rows: (Region | undefined)[] = []
+
+  set(region: Region): void {
+    this.#rows[region.number] = region
+  }
+
+  delete(region: Region): void {
+    if (this.#rows[region.number] === region) this.#rows[region.number] = undefined
+  }
+
+  get(number: number): Region | undefined {
+    return this.#rows[number]
+  }
+
+  *[Symbol.iterator](): IterableIterator<Region> {
+    for (const region of this.#rows) if (region) yield region
+  }
+
+  /** The open region a key of this job names; null for unknown, closed, stale and foreign keys alike. */
+  find(key: number, job: number): Region | null {
+    const region = this.#rows[keySlot(key)]
+    if (region === undefined || region.job !== job || !region.open) return null
+    return region.generation === keyGeneration(key) ? region : null
+  }
+}
+
+/** Whether `byteLength` bytes at `offset` lie inside; written so that NaN and fractions fail. */
+export function within(region: { byteLength: number }, offset: number, byteLength: number): boolean {
+  return Number.isSafeInteger(offset) && offset >= 0 && byteLength >= 0 && offset + byteLength <= region.byteLength
+}

@@ -1,0 +1,121 @@
+/**
+ * The engine's thread: opens the device, turns the duty cycle, takes commands between turns. It returns to its event loop only while a
+ * command waits for its answer, so that the handler's promises go on.
+ */
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
+import { counterIndex, nodeFileHeader } from '../../protocol/node-file.js'
+import { clock } from '../../shm/libc.js'
+import { Mapping } from '../../shm/mapping.js'
+import type { Device } from '../provider/provider.js'
+import { openDevice } from '../provider/open.js'
+import { defaultLaneParameters } from './lane-parameters.js'
+import { handlers, toFailure } from './command-handlers.js'
+import type { CommandMessage, EngineEventName, EngineEvents, EngineMessage, EngineOptions } from './commands.js'
+import { Engine } from './engine.js'
+import { Idle } from './idle.js'
+import { TableWriter } from './table-writer.js'
+
+/** Commands are looked at every so many turns, and whenever a turn found nothing. */
+const COMMAND_TURNS = 32
+/** Tables that inspection reads are refreshed this often. */
+const TABLES_MS = 100
+
+const port = parentPort!
+const options = workerData as EngineOptions
+
+const send = (message: EngineMessage): void => port.postMessage(message)
+function emit<Name extends EngineEventName>(name: Name, body: EngineEvents[Name]): void {
+  send({ kind: 'event', name, body } as EngineMessage)
+}
+
+/** Starts the handler of a command; its answer goes back when it has one. */
+function handle(engine: Engine, message: CommandMessage): void {
+  const run = handlers[message.name] as (engine: Engine, given: unknown) => Promise<unknown>
+  let answered: Promise<unknown>
+  try {
+    answered = run(engine, message.arguments)
+  } catch (error) {
+    send({ kind: 'failure', id: message.id, failure: toFailure(error) })
+    return
+  }
+  engine.unanswered++
+  answered.then(
+    (answer) => {
+      engine.unanswered--
+      send({ kind: 'answer', id: message.id, answer })
+    },
+    (error: unknown) => {
+      engine.unanswered--
+      send({ kind: 'failure', id: message.id, failure: toFailure(error) })
+    },
+  )
+}
+
+function takeCommands(engine: Engine): number {
+  let count = 0
+  for (let received = receiveMessageOnPort(port); received; received = receiveMessageOnPort(port)) {
+    handle(engine, received.message as CommandMessage)
+    count++
+  }
+  return count
+}
+
+/** Continuations of command handlers run here: one round of the event loop drains them all. */
+const immediately = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
+async function run(engine: Engine, device: Device, page: Mapping): Promise<void> {
+  const idle = new Idle(options.idle, options.doorbell, page.words, device.wakeDescriptors())
+  const tables = new TableWriter(engine)
+  const nowMs = (): number => clock.nowMs()
+  const restless = (): boolean => takeCommands(engine) > 0 || engine.restless || !device.prepareSleep()
+  const dueMs = (): number => engine.nextDueMs(clock.nowMs())
+  let wasIdle = false
+  let tablesMs = 0
+  while (!engine.stopping) {
+    const now = clock.nowMs()
+    let work = engine.turn(now, wasIdle)
+    if (wasIdle || engine.turns % COMMAND_TURNS === 0) work += takeCommands(engine)
+    if (now - tablesMs > TABLES_MS) {
+      tablesMs = now
+      tables.write()
+      engine.counters[counterIndex['engine-turns']] = engine.turns
+      engine.counters[counterIndex['engine-sleeps']] = idle.sleeps
+    }
+    if (engine.unanswered > 0 && (work === 0 || engine.turns % COMMAND_TURNS === 0)) await immediately()
+    if (work > 0) {
+      wasIdle = false
+      idle.worked()
+    } else if (!wasIdle) {
+      wasIdle = true
+    } else {
+      idle.pause(now, restless, dueMs, nowMs)
+    }
+    const events = device.takeEvents()
+    for (const event of events) emit('device-event', { kind: event.kind, detail: String(event.subject) })
+  }
+  tables.write()
+  idle.close()
+}
+
+async function main(): Promise<void> {
+  const nodeFile = Mapping.at(options.nodeFile.address, options.nodeFile.byteLength)
+  const page = Mapping.at(options.brokerPage.address, options.brokerPage.byteLength)
+  const opened = openDevice({ provider: options.provider, name: options.device ?? 'soft0', host: options.host, port: options.port })
+  if (!opened.device) {
+    emit('failed', toFailure(opened.failure))
+    port.close()
+    return
+  }
+  const { device } = opened
+  const engine = new Engine(options, device, nodeFile, { emit })
+  nodeFileHeader.write(nodeFile.memory, 0, { provider: device.kind, device: device.name })
+  emit('ready', {
+    provider: device.kind, device: device.name, address: device.port().address,
+    laneParameters: defaultLaneParameters(device, options),
+  })
+  await run(engine, device, page)
+  device.close()
+  port.close()
+}
+
+await main()

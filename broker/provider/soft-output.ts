@@ -1,0 +1,175 @@
+/**
+ * What a queue pair still has to send: its stream, as a plan of pieces.
+ *
+ *   buffer   │ sent │ frames, small payloads copied in          │ free │
+ *   plan     piece: buffer range ─ piece: payload in registered memory ─ … ─ tail: buffer range still open
+ *
+ * Small frames only lengthen the tail, and a plan without pieces leaves by one `send`. A large payload is named, not
+ * copied: the tail becomes a piece, the payload another, and the plan leaves by one gathering call. The kernel may take
+ * any part of it; the rest stays as it is. The buffer starts anew when everything has left, it never wraps.
+ */
+import { memoryCopy, send, sendVector, storeAddress } from '../../shm/libc.js'
+import type { Memory } from '../../shm/memory.js'
+import { Arena } from './soft-arena.js'
+
+export const OUTPUT_BYTES = 256 * 1024
+const PIECES = 256
+const VECTOR_BYTES = 16
+export const OUTPUT_PLAN_BYTES = OUTPUT_BYTES + PIECES * VECTOR_BYTES
+
+/** Named payload bytes that a plan holds at most: enough for a full socket buffer, little enough to copy on an error. */
+export const DIRECT_BYTES_MAX = 1 << 20
+
+export class Output {
+  readonly memory: Memory
+  /** Bytes of the buffer that are written. */
+  end = 0
+  /** Buffer bytes from here on belong to no piece. */
+  #tail = 0
+  #first = 0
+  #count = 0
+  #directBytes = 0
+  #pieceBytes = 0
+  readonly #address: Float64Array = new Float64Array(PIECES)
+  readonly #byteLength: Int32Array = new Int32Array(PIECES)
+  readonly #vectorAt: number
+  #spill: Arena | null = null
+
+  /** Takes the first OUTPUT_PLAN_BYTES of `memory`. */
+  constructor(memory: Memory) {
+    this.memory = memory
+    this.#vectorAt = OUTPUT_BYTES
+  }
+
+  /** Bytes that are written or named and not yet sent. */
+  get pending(): number {
+    return this.#pieceBytes + this.end - this.#tail
+  }
+
+  /** Where `byteLength` bytes may be written, or -1: send first. The frame counts only once `commit` was called. */
+  reserve(byteLength: number): number {
+    return this.end + byteLength <= OUTPUT_BYTES ? this.end : -1
+  }
+
+  commit(byteLength: number): void {
+    this.end += byteLength
+  }
+
+  /** How many payload bytes may be named now, in at most `pieces` pieces with a header and a padding around them. */
+  directRoom(pieces: number): number {
+    // One piece each for the frames before, the padding, and the frames after.
+    if (this.#count + pieces + 3 > PIECES || this.end + 64 > OUTPUT_BYTES) return 0
+    return DIRECT_BYTES_MAX - this.#directBytes
+  }
+
+  /** Names a payload; its memory must stay as it is until sent, or until `detach`. */
+  direct(address: number, byteLength: number): void {
+    this.#closeTail()
+    this.#addPiece(address, byteLength)
+    this.#directBytes += byteLength
+  }
+
+  /** Adds zeroes behind a named payload. The buffer goes on at a multiple of 8, where the next frame can be written. */
+  pad(byteLength: number): void {
+    if (byteLength === 0) return
+    this.memory.u8.fill(0, this.end, this.end + byteLength)
+    this.end += byteLength
+    this.#closeTail()
+    this.end = (this.end + 7) & -8
+    this.#tail = this.end
+  }
+
+  /** Sends what the socket takes: bytes, or a negative errno. */
+  flush(fd: number): number {
+    if (this.#count === 0) return this.#flushTail(fd)
+    this.#closeTail()
+    const vectorAddress = this.memory.address + this.#vectorAt + this.#first * VECTOR_BYTES
+    const sent = sendVector(fd, vectorAddress, this.#count - this.#first)
+    if (sent > 0) this.#advance(sent)
+    return sent
+  }
+
+  /** Copies named payloads aside, so that their memory is its owner's again while the plan goes on. Rare. */
+  detach(): void {
+    if (this.#directBytes === 0) return
+    const spill = new Arena(this.#pieceBytes)
+    let at = 0
+    for (let index = this.#first; index < this.#count; index++) {
+      const byteLength = this.#byteLength[index]!
+      memoryCopy(spill.memory.address + at, this.#address[index]!, byteLength)
+      this.#setPiece(index, spill.memory.address + at, byteLength)
+      at += byteLength
+    }
+    this.#spill?.close()
+    this.#spill = spill
+    this.#directBytes = 0
+  }
+
+  /** Whether a named payload lies in this range. */
+  names(address: number, byteLength: number): boolean {
+    for (let index = this.#first; index < this.#count; index++) {
+      const start = this.#address[index]!
+      if (start < address + byteLength && start + this.#byteLength[index]! > address) return true
+    }
+    return false
+  }
+
+  clear(): void {
+    this.#reset()
+    this.#spill?.close()
+    this.#spill = null
+  }
+
+  #flushTail(fd: number): number {
+    const sent = send(fd, this.memory.address + this.#tail, this.end - this.#tail, 0)
+    if (sent > 0) {
+      this.#tail += sent
+      if (this.#tail === this.end) this.#reset()
+    }
+    return sent
+  }
+
+  #advance(sent: number): void {
+    let left = sent
+    this.#pieceBytes -= sent
+    while (left > 0) {
+      const byteLength = this.#byteLength[this.#first]!
+      if (left < byteLength) {
+        this.#setPiece(this.#first, this.#address[this.#first]! + left, byteLength - left)
+        return
+      }
+      left -= byteLength
+      this.#first++
+    }
+    if (this.#first === this.#count) this.#reset()
+  }
+
+  #closeTail(): void {
+    const byteLength = this.end - this.#tail
+    if (byteLength === 0) return
+    this.#addPiece(this.memory.address + this.#tail, byteLength)
+    this.#tail = this.end
+  }
+
+  #addPiece(address: number, byteLength: number): void {
+    this.#setPiece(this.#count++, address, byteLength)
+    this.#pieceBytes += byteLength
+  }
+
+  #setPiece(index: number, address: number, byteLength: number): void {
+    this.#address[index] = address
+    this.#byteLength[index] = byteLength
+    const word = (this.#vectorAt + index * VECTOR_BYTES) >> 2
+    storeAddress(this.memory.u32, word, address)
+    storeAddress(this.memory.u32, word + 2, byteLength)
+  }
+
+  #reset(): void {
+    this.end = 0
+    this.#tail = 0
+    this.#first = 0
+    this.#count = 0
+    this.#directBytes = 0
+    this.#pieceBytes = 0
+  }
+}

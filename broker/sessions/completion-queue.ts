@@ -1,0 +1,129 @@
+/** Completion queues: rings that a client polls. */
+import { abiVersion } from '../../protocol/version.js'
+import {
+  completionQueueGeometry,
+  completionQueueHeader,
+  completionQueueMagic,
+} from '../../protocol/completion-queue-segment.js'
+import { SharedVerbsError } from '../../protocol/errors.js'
+import { Mapping } from '../../shm/mapping.js'
+import { ObjectRegistry } from './object-registry.js'
+import { forgiveMissing, type ObjectServices, tableFull } from './object-services.js'
+import type { QueuePair } from './queue-pair.js'
+import type { Session } from './session.js'
+import { type ObjectIdentity, SharedObject } from './shared-object.js'
+
+export class CompletionQueue extends SharedObject {
+  readonly capacity: number
+  /** Those that complete into it; it lives at least as long as they do. */
+  readonly queuePairs = new Set<QueuePair>()
+
+  constructor(identity: ObjectIdentity & { creator: Session; mapping: Mapping; capacity: number }) {
+    super(identity)
+    this.capacity = identity.capacity
+  }
+}
+
+export class CompletionQueues extends ObjectRegistry<CompletionQueue> {
+  protected readonly noun = 'completion queue'
+  readonly #services: ObjectServices
+
+  constructor(services: ObjectServices) {
+    super()
+    this.#services = services
+  }
+
+  async create(session: Session, asked: { readonly capacity: number }): Promise<CompletionQueue> {
+    const { nodeFile, accounts, engine } = this.#services
+    const geometry = completionQueueGeometry(asked.capacity)
+    accounts.charge(accountOf(session), { bytes: geometry.byteLength })
+    const number = nodeFile.completionQueues.reserve()
+    let queue: CompletionQueue | undefined
+    try {
+      if (number === undefined) throw tableFull('completion queues', nodeFile.completionQueues.rows)
+      const generation = this.#bumpGeneration(number)
+      const mapping = Mapping.create(`completion-queue-${number}`, geometry.byteLength)
+      queue = new CompletionQueue({ number, generation, creator: session, mapping, capacity: geometry.capacity })
+      describe(queue)
+      this.#writeRow(queue)
+      const span = { address: mapping.address, byteLength: mapping.byteLength }
+      await engine.call('add-completion-queue', {
+        number,
+        generation,
+        job: session.job.number,
+        span,
+        capacity: geometry.capacity,
+      })
+    } catch (error) {
+      this.#undo(session, number, queue, geometry.byteLength)
+      throw error
+    }
+    await this.keep(queue)
+    return queue
+  }
+
+  /** A queue pair that used it is gone. */
+  async release(queue: CompletionQueue, queuePair: QueuePair): Promise<void> {
+    queue.queuePairs.delete(queuePair)
+    if (queue.holders.length === 0 && this.isRemovable(queue)) await this.removeOnce(queue, true)
+  }
+
+  protected override isRemovable(queue: CompletionQueue): boolean {
+    return queue.queuePairs.size === 0
+  }
+
+  protected override checkClose(queue: CompletionQueue): void {
+    if (queue.queuePairs.size === 0) return
+    const numbers = [...queue.queuePairs].map((queuePair) => queuePair.number)
+    throw new SharedVerbsError(
+      'busy',
+      `completion queue ${queue.number} is used by ${numbers.length} queue pairs (${numbers.slice(0, 8).join(', ')}); ` +
+        'close them first',
+      { number: queue.number, queuePairs: numbers.length },
+    )
+  }
+
+  protected async remove(queue: CompletionQueue): Promise<void> {
+    const { engine } = this.#services
+    const { number, generation } = queue
+    await forgiveMissing(engine.call('remove-completion-queue', { number, generation }))
+    this.forget(queue)
+    this.#undo(queue.creator, number, queue, completionQueueGeometry(queue.capacity).byteLength)
+  }
+
+  #bumpGeneration(number: number): number {
+    const { nodeFile } = this.#services
+    const generation = nodeFile.generationAfter(nodeFile.completionQueues.read(number).generation)
+    nodeFile.completionQueues.write(number, { generation })
+    return generation
+  }
+
+  #writeRow(queue: CompletionQueue): void {
+    this.#services.nodeFile.completionQueues.fill(queue.number, {
+      state: 1,
+      job: queue.job.number,
+      member: queue.creator.member,
+      generation: queue.generation,
+      capacity: queue.capacity,
+      completions: 0,
+      segmentInode: queue.mapping.identity.inode,
+    })
+  }
+
+  #undo(session: Session, number: number | undefined, queue: CompletionQueue | undefined, byteLength: number): void {
+    queue?.mapping.close()
+    if (number !== undefined) this.#services.nodeFile.completionQueues.free(number)
+    this.#services.accounts.refund(accountOf(session), { bytes: byteLength })
+  }
+}
+
+/** The identity that every client checks before it looks at anything else. */
+function describe(queue: CompletionQueue): void {
+  const { number, generation, capacity } = queue
+  const values = { magic: completionQueueMagic, version: abiVersion, number, generation, capacity }
+  completionQueueHeader.write(queue.mapping.memory, 0, values)
+}
+
+export function accountOf(session: Session): { job: number; userId: number } {
+  return { job: session.job.number, userId: session.job.userId }
+}

@@ -1,0 +1,241 @@
+/**
+ * The sessions of this node, from attach to the last trace.
+ *
+ *   attach ─► alive ─┬─ detach or hang-up ─► objects removed ─► detaching ─┬─ token gone or process dead ─► swept ─► row free
+ *                    └─ process dead ──────► swept ─► objects removed ─────┘
+ *
+ * A closed socket is no death: the process may be inside a critical section of a queue pair it shares. So its number rests, and its
+ * locks are left alone, until the kernel says that its token or its process is gone.
+ */
+import { SharedVerbsError } from '../../protocol/errors.js'
+import { memberRow, memberState } from '../../protocol/node-file.js'
+import { type ProcessWatch, watchProcess, watchProcessDescriptor } from '../../shm/liveness.js'
+import type { SeqpacketConnection } from '../../shm/seqpacket.js'
+import type { Clock, Timer } from '../control/clock.js'
+import type { Regions } from '../memory/region.js'
+import type { RowOf } from '../observe/table.js'
+import type { CompletionQueues } from './completion-queue.js'
+import type { Job } from './job.js'
+import type { Jobs } from './jobs.js'
+import { type ObjectServices, tableFull } from './object-services.js'
+import type { QueuePairs } from './queue-pair.js'
+import { Session } from './session.js'
+import { sweepMember } from './sweep.js'
+
+export interface SessionsOptions {
+  readonly services: ObjectServices
+  readonly clock: Clock
+  readonly jobs: Jobs
+  readonly completionQueues: CompletionQueues
+  readonly queuePairs: QueuePairs
+  readonly regions: Regions
+  /** Ends what a session has elsewhere: services, pending connections, datagram paths. */
+  readonly onLeave: (session: Session) => void
+}
+
+/** Generations of members have 20 bits in a lock's word. */
+const MEMBER_GENERATIONS = 2 ** 20
+/** How often tokens of those who left are asked for. */
+const LINGER_POLL_MS = 250
+/** A killed process closes its socket a moment before the kernel calls it dead; waiting that long lets the sweep come first. */
+const HANG_UP_GRACE_MS = 20
+
+export class Sessions {
+  readonly #options: SessionsOptions
+  readonly #lingering = new Set<Session>()
+  readonly #restingRows = new Map<number, ProcessWatch>()
+  #lingerTimer: Timer | undefined
+
+  constructor(options: SessionsOptions) {
+    this.#options = options
+    this.#restLeftMembers()
+  }
+
+  /** Those that are served. */
+  get all(): Session[] {
+    return this.#options.jobs.all.flatMap((job) => job.sessions)
+  }
+
+  /** Rows that are not free: sessions, those that left and may still hold locks, and members of an earlier broker. */
+  get rowsInUse(): number {
+    return this.#options.services.nodeFile.members.used
+  }
+
+  /** A new member of the job. Throws `limit-exceeded`. */
+  async attach(job: Job, name: string, connection: SeqpacketConnection): Promise<Session> {
+    const { services, jobs } = this.#options
+    services.accounts.charge({ job: job.number, userId: job.userId }, { sessions: 1 })
+    const member = services.nodeFile.members.reserve()
+    if (member === undefined) {
+      services.accounts.refund({ job: job.number, userId: job.userId }, { sessions: 1 })
+      throw tableFull('members', services.nodeFile.members.rows)
+    }
+    const generation = this.#bumpGeneration(member)
+    const session = new Session({ member, generation, job, name, connection })
+    job.members.set(member, session)
+    jobs.memberJoined(job)
+    this.#writeRow(session)
+    try {
+      await services.engine.call('add-member', { job: job.number, member, doorbell: session.doorbell })
+    } catch (error) {
+      session.served = false
+      this.#freeRow(session)
+      throw error
+    }
+    session.watch = watch(connection, () => this.#died(session))
+    services.observer.count('sessions-attached')
+    return session
+  }
+
+  /** Orderly end: settles when the session's objects are gone. `discard`: nobody will read its completions. May be repeated. */
+  async leave(session: Session, discard: boolean): Promise<void> {
+    session.end.objects ??= this.#releaseObjects(session, discard)
+    await session.end.objects
+    this.#linger(session)
+  }
+
+  /** The socket closed: a detach, unless the kernel says that it was more. */
+  async hungUp(session: Session): Promise<void> {
+    if (session.served) {
+      session.served = false
+      await new Promise<void>((resolve) => this.#options.clock.after(HANG_UP_GRACE_MS, resolve))
+      if (this.#isGone(session)) await this.#sweep(session)
+    }
+    await this.leave(session, true)
+  }
+
+  /** Gives up waiting for those who left: at the end of the broker. True if somebody may still use a number. */
+  abandonLingering(): boolean {
+    this.lookAtLingering()
+    this.#lingerTimer?.cancel()
+    for (const session of this.#lingering) session.close()
+    for (const watching of this.#restingRows.values()) watching.close()
+    return this.#lingering.size > 0 || this.#restingRows.size > 0
+  }
+
+  get lingering(): number {
+    return this.#lingering.size
+  }
+
+  /** Numbers that clients of an earlier broker may still use rest until their processes are dead. */
+  #restLeftMembers(): void {
+    const { nodeFile } = this.#options.services
+    for (const { row, processId } of nodeFile.leftMembers()) {
+      nodeFile.members.write(row, { state: memberState.detaching })
+      const free = (): void => {
+        this.#restingRows.delete(row)
+        nodeFile.members.free(row)
+      }
+      this.#restingRows.set(row, watchProcess(processId, free))
+    }
+  }
+
+  #died(session: Session): void {
+    session.processDied = true
+    const { observer, nodeFile } = this.#options.services
+    nodeFile.members.write(session.member, { state: memberState.dying })
+    observer.count('sessions-died')
+    observer.note('session-died', `process ${session.peer.pid}, member ${session.member} of job ${session.job.name}`)
+    session.hangUp()
+    const steps = async (): Promise<void> => {
+      await this.#sweep(session)
+      await this.leave(session, true)
+    }
+    steps().catch((error) => observer.report(error, `member ${session.member}`))
+  }
+
+  #isGone(session: Session): boolean {
+    return session.processDied || !session.job.monitor.alive(session.member)
+  }
+
+  #sweep(session: Session): Promise<void> {
+    session.end.sweep ??= sweepMember(session, this.#options.queuePairs, this.#options.services)
+    return session.end.sweep
+  }
+
+  async #releaseObjects(session: Session, discard: boolean): Promise<void> {
+    const { queuePairs, completionQueues, regions, onLeave, services } = this.#options
+    session.served = false
+    if (!session.processDied) services.nodeFile.members.write(session.member, { state: memberState.detaching })
+    onLeave(session)
+    // In this order, because each may name the next; what fails is reported and must not keep the rest alive.
+    for (const registry of [queuePairs, completionQueues, regions]) {
+      await registry
+        .releaseAll(session, discard)
+        .catch((error) => services.observer.report(error, `member ${session.member}`))
+    }
+  }
+
+  #linger(session: Session): void {
+    if (session.end.row) return
+    this.#lingering.add(session)
+    this.#lingerTimer ??= this.#options.clock.every(LINGER_POLL_MS, () => this.lookAtLingering())
+    this.lookAtLingering()
+  }
+
+  /** Ends those of the departed whose token or process is gone. */
+  lookAtLingering(): void {
+    for (const session of this.#lingering) {
+      if (!this.#isGone(session)) continue
+      this.#lingering.delete(session)
+      session.end.row ??= this.#finish(session)
+    }
+    if (this.#lingering.size > 0) return
+    this.#lingerTimer?.cancel()
+    this.#lingerTimer = undefined
+  }
+
+  async #finish(session: Session): Promise<void> {
+    const { engine, observer } = this.#options.services
+    try {
+      await this.#sweep(session)
+      await engine.call('remove-member', { job: session.job.number, member: session.member })
+    } catch (error) {
+      observer.report(error, `member ${session.member}`)
+    }
+    this.#freeRow(session)
+  }
+
+  #freeRow(session: Session): void {
+    const { services, jobs } = this.#options
+    session.close()
+    services.nodeFile.members.free(session.member)
+    session.job.members.delete(session.member)
+    services.accounts.refund({ job: session.job.number, userId: session.job.userId }, { sessions: 1 })
+    jobs.memberLeft(session.job)
+  }
+
+  #bumpGeneration(member: number): number {
+    const { nodeFile } = this.#options.services
+    const generation = nodeFile.generationAfter(nodeFile.members.read(member).generation, MEMBER_GENERATIONS)
+    nodeFile.members.write(member, { generation })
+    return generation
+  }
+
+  #writeRow(session: Session): void {
+    const row: RowOf<typeof memberRow> = {
+      state: memberState.alive,
+      job: session.job.number,
+      member: session.member,
+      generation: session.generation,
+      processId: session.peer.pid,
+      userId: session.peer.uid,
+      attachedTimeMs: this.#options.clock.wallTimeMs(),
+      queuePairs: 0,
+      regions: 0,
+      registeredByteLength: 0,
+      name: session.name,
+    }
+    this.#options.services.nodeFile.members.fill(session.member, row)
+  }
+}
+
+/** By the kernel's own descriptor of the peer where it has one: a pid may name a stranger by now. */
+function watch(connection: SeqpacketConnection, onDeath: () => void): ProcessWatch {
+  const descriptor = connection.peerProcess()
+  return descriptor >= 0 ? watchProcessDescriptor(descriptor, onDeath) : watchProcess(connection.peer.pid, onDeath)
+}
+
+export function draining(what: string): SharedVerbsError {
+  return new SharedVerbsError('draining', `${what} refused: the broker is draining and takes nothing new`)
+}
