@@ -4,6 +4,7 @@
  *   start   directory · locks ─► node file ─► broker page ─► engine ─► control plane ─► link port ─► control socket ─► `ready`
  *   stop    sessions told and ended ─► jobs, lanes, links ─► engine ─► socket, node file, locks, directory
  */
+import { closeSync } from 'node:fs'
 import { brokerState } from '../protocol/broker-page.js'
 import { SharedVerbsError } from '../protocol/errors.js'
 import { controlSocketPath } from '../protocol/paths.js'
@@ -12,6 +13,7 @@ import { OwnedClock } from './control/clock.js'
 import { ControlPlane } from './control/control-plane.js'
 import { ControlServer } from './control/control-server.js'
 import type { StartedEngine } from './control/engine.js'
+import { toFailure } from './control/failure.js'
 import { RuntimeDirectory } from './control/runtime-directory.js'
 import { type BrokerOptions, checkSettings, type Settings } from './control/settings.js'
 import { within } from './control/within.js'
@@ -56,7 +58,7 @@ export async function runBroker(options: BrokerOptions): Promise<RunningBroker> 
     socketMode: settings.socketMode,
     onFriendlyLockLost: (error) => log.warn({ reason: error.message }, 'the lock in front was not refreshed'),
   })
-  const broker = new Broker(settings, directory, log)
+  const broker = await makeBroker(settings, directory, log)
   try {
     await broker.start()
   } catch (error) {
@@ -64,6 +66,16 @@ export async function runBroker(options: BrokerOptions): Promise<RunningBroker> 
     throw error
   }
   return broker
+}
+
+async function makeBroker(settings: Settings, directory: RuntimeDirectory, log: Logger): Promise<Broker> {
+  try {
+    return new Broker(settings, directory, log)
+  } catch (error) {
+    closeSync(directory.nodeFileDescriptor)
+    await directory.release()
+    throw toFailure(error)
+  }
 }
 
 const streamOf = (settings: Settings): { stream?: NonNullable<Settings['logStream']> } =>
@@ -157,7 +169,7 @@ class Broker implements RunningBroker {
     this.#server?.close()
     await this.#step('closing links', this.#plane?.sharing.stop('start failed'))
     await this.#stopEngine()
-    await this.#removeTraces(true)
+    await this.#removeTraces(this.#nodeFile.members.used === 0)
   }
 
   async #startEngine(): Promise<StartedEngine> {

@@ -50,6 +50,7 @@ export async function attach(options: AttachOptions = {}): Promise<Session> {
       { timeoutMs },
     )
     session = new Session(open(result, descriptors, control))
+    if (control.ended) session.brokerLost(control.ended)
     return session
   } catch (error) {
     control.close()
@@ -143,7 +144,7 @@ function open(grant: AttachGrant, descriptors: readonly number[], control: Contr
     checkPage(page, grant)
     const activity = keep(mapSegment(left.shift(), grant.activityByteLength, true))
     const liveness = left[0]!
-    const token = LivenessToken.hold(liveness, grant.member)
+    const token = holdToken(liveness, grant)
     keep({ close: () => token.release() })
     const monitor = keep(new LivenessMonitor(liveness))
     closeAll(left.splice(0, 1))
@@ -154,6 +155,19 @@ function open(grant: AttachGrant, descriptors: readonly number[], control: Contr
     for (const thing of made.reverse()) thing.close()
     closeAll(left)
     throw error
+  }
+}
+
+function holdToken(liveness: number, { member, brokerProcessId }: AttachGrant): LivenessToken {
+  try {
+    return LivenessToken.hold(liveness, member)
+  } catch (cause) {
+    throw new SharedVerbsError(
+      'protocol-violation',
+      `the broker (process ${brokerProcessId}) gave out member ${member}, which cannot be taken; restart the broker`,
+      { member, brokerProcessId },
+      cause,
+    )
   }
 }
 

@@ -92,11 +92,11 @@ export class Attachment {
   }
 
   /**
-   * Tells the engine that queue pair `number` has something new. Only after publishing: the bits are set leaf first, then the
+   * Tells the engine that a ring has something new; `bit` is the queue pair's number and the side. Only after publishing: the bits are set leaf first, then the
    * engine's `sleeping` is loaded; the engine stores `sleeping`, then looks at the bits, so one of the two sees the other.
    */
-  notify(number: number): void {
-    markActive(this.#activityWords, 0, number)
+  notify(bit: number): void {
+    markActive(this.#activityWords, 0, bit)
     this.wakeEngine()
   }
 

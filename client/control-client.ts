@@ -92,6 +92,11 @@ export class ControlClient {
     }
   }
 
+  /** Why the connection ended; undefined while it lives. */
+  get ended(): SharedVerbsError | undefined {
+    return this.#ended
+  }
+
   /** Keeps the process alive until the returned function is called. */
   hold(): () => void {
     if (this.#holds++ === 0) this.#connection.ref()

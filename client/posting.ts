@@ -44,7 +44,8 @@ export class Poster {
   readonly #queue: SlotQueue
   readonly #lock: RobustLock
   readonly #attachment: Attachment
-  readonly #number: number
+  /** Bit of this ring in the job's activity. */
+  readonly #activityBit: number
   /** Where the search for a free slot goes on: slots become free in about the order in which they were posted. */
   #cursor = 0
 
@@ -53,7 +54,7 @@ export class Poster {
     this.#words = segment.words
     this.#queue = queue
     this.#lock = new RobustLock(segment.words, queue.lock, attachment.monitor)
-    this.#number = segment.number
+    this.#activityBit = (segment.number << 1) | queue.side
   }
 
   /** Claims up to `wanted` free slots into `claimedSlots`; how many. */
@@ -87,7 +88,7 @@ export class Poster {
       this.#undo(count)
       return 'closed'
     }
-    this.#attachment.notify(this.#number)
+    this.#attachment.notify(this.#activityBit)
     return 'none'
   }
 

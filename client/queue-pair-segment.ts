@@ -2,6 +2,7 @@
  * A queue pair's segment as this process has mapped it: views and the index of everything hot paths touch, computed once from
  * the layouts. One per queue pair and session, shared by its handle (posting) and by the completion queues (polling).
  */
+import { side } from '../protocol/completion-queue-segment.js'
 import type { RequestResult } from '../protocol/control.js'
 import { SharedVerbsError } from '../protocol/errors.js'
 import {
@@ -25,6 +26,8 @@ export type QueuePairGrant = RequestResult<'createQueuePair'>
 
 /** One side of a queue pair: its slots, its ring and the words around them, as indices of 32-bit words. */
 export interface SlotQueue {
+  /** `side.send` or `side.receive`. */
+  readonly side: number
   readonly slotCount: number
   /** State word of slot 0. */
   readonly slotBase: number
@@ -125,6 +128,7 @@ function checkHeader(memory: Memory, grant: QueuePairGrant, geometry: QueuePairG
 }
 
 const sendQueue = (geometry: QueuePairGeometry): SlotQueue => ({
+  side: side.send,
   slotCount: geometry.sendSlots,
   slotBase: geometry.sendSlotsOffset / 4 + sendSlot.word.state,
   slotWords: geometry.sendSlotByteLength / 4,
@@ -136,6 +140,7 @@ const sendQueue = (geometry: QueuePairGeometry): SlotQueue => ({
 })
 
 const receiveQueue = (geometry: QueuePairGeometry): SlotQueue => ({
+  side: side.receive,
   slotCount: geometry.receiveSlots,
   slotBase: geometry.receiveSlotsOffset / 4 + receiveSlot.word.state,
   slotWords: geometry.receiveSlotByteLength / 4,

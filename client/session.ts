@@ -161,10 +161,19 @@ export class Session extends EventEmitter<SessionEvents> {
   async listen(service: string, options: ListenOptions): Promise<Listener> {
     const { backlog = 128 } = options
     this.#checkOwn('sendCq', options.sendCq)
-    await this.attachment.request('listen', { service, backlog })
+    if (this.#listeners.has(service)) {
+      throw new SharedVerbsError('name-in-use', `this session listens on ${service} already`, { service })
+    }
+    // Known before the broker is asked: the first connection may come together with the reply.
     const listener = new Listener(this, service, backlog, options, () => this.#listeners.delete(service))
     this.#listeners.set(service, listener)
-    return listener
+    try {
+      await this.attachment.request('listen', { service, backlog })
+      return listener
+    } catch (error) {
+      listener.end()
+      throw error
+    }
   }
 
   /**

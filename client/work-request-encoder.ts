@@ -64,7 +64,7 @@ export interface PostingTarget {
 /** The slot's operation word. Throws `invalid-argument` or `address-not-resolved`. */
 export function checkSend(request: SendFields, target: PostingTarget): number {
   const code = request.opcode === lastOpcodeName ? lastOpcode : opcodeOf(request.opcode)
-  if (!Number.isSafeInteger(request.id)) refuse('id', request.id, 'a safe integer')
+  if (!isInteger(request.id)) refuse('id', request.id, 'a safe integer')
   const bit = 1 << code
   if ((bit & NEEDS_REMOTE) !== 0) checkRemote(request)
   if ((bit & NEEDS_IMMEDIATE) !== 0 && !isUnsigned32(request.immediate)) {
@@ -72,9 +72,9 @@ export function checkSend(request: SendFields, target: PostingTarget): number {
   }
   if ((bit & ATOMIC) !== 0) checkOperands(request, code)
   checkDestination(request, target)
-  const entries = checkEntries(request.local, target.attachment)
+  const { local, inline } = request
+  const entries = local === undefined ? 0 : checkEntries(local, target.attachment)
   const flags = flagsOf(request)
-  const { inline } = request
   if (inline === undefined || inline === false) return packOperation(code, flags, entries)
   if ((bit & ALLOWS_INLINE) === 0) refuse('inline', inline, `absent: ${request.opcode} brings no payload`)
   checkInline(request, inline, target.maxInline)
@@ -83,8 +83,8 @@ export function checkSend(request: SendFields, target: PostingTarget): number {
 
 /** Number of entries. Throws `invalid-argument`. */
 export function checkReceive(request: ReceiveWorkRequest, target: PostingTarget): number {
-  if (!Number.isSafeInteger(request.id)) refuse('id', request.id, 'a safe integer')
-  return checkEntries(request.local, target.attachment)
+  if (!isInteger(request.id)) refuse('id', request.id, 'a safe integer')
+  return request.local === undefined ? 0 : checkEntries(request.local, target.attachment)
 }
 
 /** Writes the body of a claimed slot with plain stores; the commit of the list publishes them. */
@@ -136,8 +136,11 @@ function opcodeOf(name: unknown): number {
   return code
 }
 
-const isUnsigned32 = (value: unknown): value is number => (value as number) >>> 0 === value
-const isOffset = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
+const isUnsigned32 = (value: unknown): value is number => typeof value === 'number' && value >>> 0 === value
+/** Small integers, the usual ones, are recognised without a call. */
+const isInteger = (value: unknown): value is number =>
+  typeof value === 'number' && ((value | 0) === value || Number.isSafeInteger(value))
+const isOffset = (value: unknown): value is number => isInteger(value) && value >= 0
 
 function checkRemote({ remote }: SendFields): void {
   if (typeof remote !== 'object' || remote === null) refuse('remote', remote, '{ key, offset }')
@@ -172,8 +175,7 @@ function checkDestination({ destination }: SendFields, target: PostingTarget): v
   if (!target.attachment.resolvedNodes.has(destination.node)) refuseDestination(destination)
 }
 
-function checkEntries(local: readonly ScatterGatherEntry[] | undefined, attachment: Attachment): number {
-  if (local === undefined) return 0
+function checkEntries(local: readonly ScatterGatherEntry[], attachment: Attachment): number {
   if (!Array.isArray(local)) return refuse('local', local, 'an array of { region, offset, length }')
   if (local.length > limits.scatterGatherEntries) {
     refuse('local.length', local.length, `at most ${limits.scatterGatherEntries}`)

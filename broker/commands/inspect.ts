@@ -69,12 +69,18 @@ function secondsOf(text: string): number {
 
 async function inspect(view: InspectViewName, options: InspectOptions): Promise<void> {
   const runtimeDirectory = directoryOf(options)
-  if (options.watch === undefined) return show(readNodeFile(runtimeDirectory), view, options)
+  if (options.watch === undefined) {
+    show(readNodeFile(runtimeDirectory), view, options)
+    return
+  }
   const everyMs = (options.watch === true ? 1 : options.watch) * 1000
+  let before: NodeFileSnapshot | undefined
   for (;;) {
     if (process.stdout.isTTY) process.stdout.write('\x1b[2J\x1b[H')
     try {
-      show(readNodeFile(runtimeDirectory), view, options)
+      const now = readNodeFile(runtimeDirectory)
+      show(now, view, options, before)
+      before = now
     } catch (error) {
       // A watcher outlives the broker it watches, and sees the next one.
       if (!(error instanceof SharedVerbsError) || error.code !== 'broker-not-running') throw error
@@ -84,8 +90,14 @@ async function inspect(view: InspectViewName, options: InspectOptions): Promise<
   }
 }
 
-function show(snapshot: NodeFileSnapshot, view: InspectViewName, options: InspectOptions): void {
-  const rows = inspectViews[view](snapshot).filter((row) => matches(row, options.filter ?? []))
+function show(
+  snapshot: NodeFileSnapshot,
+  view: InspectViewName,
+  options: InspectOptions,
+  before?: NodeFileSnapshot,
+): void {
+  const found = view === 'counters' && before ? withRates(snapshot, before) : inspectViews[view](snapshot)
+  const rows = found.filter((row) => matches(row, options.filter ?? []))
   if (options.json) {
     printJson({ ...brokerIdentity(snapshot), view, rows: rows.map((row) => ({ ...row.fields, ...row.details })) })
     return
@@ -95,6 +107,16 @@ function show(snapshot: NodeFileSnapshot, view: InspectViewName, options: Inspec
   for (const { noun, fields, details } of shown) {
     process.stdout.write(`${textLine({ noun, fields: options.details ? { ...fields, ...details } : fields })}\n`)
   }
+}
+
+/** Counters of a watch: also how fast they went since the last look. */
+function withRates(now: NodeFileSnapshot, before: NodeFileSnapshot): InspectRow[] {
+  const old = before.counters()
+  const seconds = Math.max(0.001, (now.takenTimeMs - before.takenTimeMs) / 1000)
+  return Object.entries(now.counters()).map(([name, value]) => {
+    const perSecond = Math.round((value - old[name as keyof typeof old]) / seconds)
+    return { noun: 'counter', fields: { name, value, perSecond } }
+  })
 }
 
 function matches(row: InspectRow, filters: readonly Filter[]): boolean {

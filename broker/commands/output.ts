@@ -2,7 +2,6 @@
  * What commands print: one object a line as the `rdma` tool does, `noun key value key value`, or JSON. Names that come from clients go
  * through `printable`: a job may not steer the operator's terminal.
  */
-import type { ErrorCode } from '../../protocol/error-codes.js'
 import type { SharedVerbsError } from '../../protocol/errors.js'
 
 export type FieldValue = string | number | boolean | null | undefined
@@ -46,13 +45,12 @@ export function printJson(value: unknown): void {
 /** `broker: <code>: <message>`, or one JSON object, on stderr. */
 export function printError(error: SharedVerbsError, asJson: boolean): void {
   const { code, category, message, context } = error
+  const [first = '', ...more] = message.split('\n').map(printable)
   const text = asJson
     ? JSON.stringify({ error: { code, category, message, context } })
-    : `broker: ${code}: ${printable(message.replaceAll('\n', ' '))}`
+    : [`broker: ${code}: ${first}`, ...more.map((line) => `  ${line}`)].join('\n')
   process.stderr.write(`${text}\n`)
 }
-
-export const errorLine = (code: ErrorCode, message: string): string => `broker: ${code}: ${message}`
 
 /** 1,234,567 */
 export const grouped = (value: number): string => Math.round(value).toLocaleString('en-US')

@@ -54,7 +54,7 @@ export async function serveInForeground(
   }
   wishes.onDrain(() => void broker.drain(options.drainTimeoutMs))
   const { node, runtimeDirectory, linkPort, epoch } = broker
-  const linkAddress = `${brokerOptions.host}:${linkPort}`
+  const linkAddress = linkPort === 0 ? '' : `${brokerOptions.host}:${linkPort}`
   const started: Started = { event: 'started', node, processId: process.pid, runtimeDirectory, linkAddress, epoch }
   announce(started)
   tellReady(started, options.readyFd)
@@ -65,7 +65,6 @@ export async function serveInForeground(
 
 function tellReady(started: Started, readyFd: number | undefined): void {
   report({ started })
-  notifyReady('READY=1')
   if (readyFd === undefined) return
   writeSync(readyFd, 'ready\n')
   closeSync(readyFd)

@@ -174,12 +174,13 @@ export class Engine {
     return work
   }
 
-  /** Bits are hints that any client of the job can set. */
+  /** One bit a queue pair, by its number. Bits are hints that any client of the job can set. */
   #drain(bit: number): void {
-    const queuePair = this.queuePairs[bit >>> 1]
+    const queuePair = this.queuePairs[bit]
     if (queuePair === undefined || queuePair.job !== this.#visitJob) return
-    if ((bit & 1) === 0) this.#drainSends(queuePair)
-    else this.#drainReceives(queuePair)
+    // Receives first: what is sent from this queue pair to itself then finds them.
+    this.#drainReceives(queuePair)
+    this.#drainSends(queuePair)
   }
 
   #drainSends(queuePair: EngineQueuePair): void {

@@ -257,8 +257,7 @@ function leaveGroup(engine: Engine, lane: Lane): void {
 /** Destroys a lane; with `orderly` refused (false) unless nothing is in flight and no flow is bound to it. */
 export async function destroyLane(engine: Engine, lane: Lane, orderly: boolean, reason: string): Promise<boolean> {
   if (orderly) {
-    const loaded = lane.flows.size > 0 || lane.outstanding > 0 || lane.hasControl || lane.hasScheduled
-    if (loaded && lane.state !== 'failed') return false
+    if (lane.state !== 'failed' && isLoaded(lane)) return false
     lane.state = 'closing'
   }
   if (lane.state !== 'failed') breakLaneQuietly(engine, lane, reason)
@@ -270,6 +269,12 @@ export async function destroyLane(engine: Engine, lane: Lane, orderly: boolean, 
   munmap(lane.memory.address, lane.memory.byteLength)
   if (engine.lanes[lane.index] === lane) engine.lanes[lane.index] = undefined
   return true
+}
+
+/** Something is under way, or a connected queue pair is bound to it. Idle datagram flows give way; they come back by themselves. */
+function isLoaded(lane: Lane): boolean {
+  for (const flow of lane.flows) if (flow.connected || !flow.idle || flow.acknowledgementDue) return true
+  return lane.outstanding > 0 || lane.hasControl || lane.hasScheduled
 }
 
 /** As a failure, but asked for: nobody is told again. */

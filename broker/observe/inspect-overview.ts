@@ -80,7 +80,7 @@ export function inspectOverview(snapshot: NodeFileSnapshot): InspectRow[] {
     },
     {
       noun: 'provider',
-      fields: { name: header.provider, device: header.device, link: header.linkAddress, lanes: header.lanes },
+      fields: { name: header.provider, device: header.device, link: header.linkAddress || null, lanes: header.lanes },
     },
     {
       noun: 'sharing',

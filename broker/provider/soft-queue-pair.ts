@@ -273,7 +273,8 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
   #scheduleReceive(work: number, mayStayHot: boolean): void {
     if (this.link.phase !== 'up') return
     this.#idleTurns = work > 0 ? 0 : this.#idleTurns + 1
-    if (!this.#input.isDrained || this.#isHungUp || (mayStayHot && this.#idleTurns < HOT_TURNS)) this.#context.receiving.add(this)
+    if (!this.#input.isDrained || this.#isHungUp || (mayStayHot && this.#idleTurns < HOT_TURNS))
+      this.#context.receiving.add(this)
   }
 
   /** Makes frames and sends them; returns how much was done. `isLast`: nobody will come to take answers along. */

@@ -11,12 +11,6 @@ const rounds = 4000
 const depth = 256
 const region = await prepare()
 
-interface Prepared {
-  readonly post: () => number
-  readonly take: () => void
-  readonly poll: () => number
-}
-
 async function prepare() {
   const cleanings: (() => void | Promise<void>)[] = []
   const broker = FakeBroker.start({ teardown: (clean) => cleanings.unshift(clean) })
@@ -63,7 +57,11 @@ function measure(name: string, side: 'send' | 'receive', post: () => number): vo
     posts.push(postNs / count)
     polls.push(pollNs / count)
   }
-  const median = (values: number[]): string => values.sort((a, b) => a - b)[values.length >> 1]!.toFixed(0).padStart(6)
+  const median = (values: number[]): string =>
+    values
+      .sort((a, b) => a - b)
+      [values.length >> 1]!.toFixed(0)
+      .padStart(6)
   console.log(`${name.padEnd(44)} ${median(posts)} ${median(polls)}`)
 }
 

@@ -35,7 +35,7 @@ export function runCli(
 export interface StartedBroker {
   readonly runtimeDirectory: string
   readonly process: TestProcess
-  readonly started: { readonly node: string; readonly processId: number; readonly linkPort: number }
+  readonly started: { readonly node: string; readonly processId: number; readonly linkAddress: string }
 }
 
 /** A broker in the foreground, ready. Ended with the test. */

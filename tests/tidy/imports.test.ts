@@ -57,6 +57,8 @@ test('the vocabulary does no input or output', (t) => {
 
 /** Started by name, not imported. */
 const entryPoints = ['broker/bin.js', 'broker/typescript.js', 'broker/main.ts', 'client/index.ts']
+/** Tests, and programs that people run. */
+const isEntryPoint = (path: string): boolean => path.endsWith('.test.ts') || path.startsWith('tests/bench/')
 
 /** Files that are started as processes or threads are named in a string: by their last part, perhaps without its ending. */
 function namesInStrings(file: SourceFile): string[] {
@@ -71,7 +73,7 @@ function namesInStrings(file: SourceFile): string[] {
 test('every file is used', (t) => {
   const byPath = new Map(sourceFiles.map((file) => [file.path, file]))
   const reached = new Set<string>()
-  const waiting = [...entryPoints, ...sourceFiles.map((file) => file.path).filter((path) => path.endsWith('.test.ts'))]
+  const waiting = [...entryPoints, ...sourceFiles.map((file) => file.path).filter(isEntryPoint)]
   for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
     const file = byPath.get(path)
     if (file === undefined || reached.has(path)) continue

@@ -42,12 +42,14 @@ export const sourceFiles: readonly SourceFile[] = folders.flatMap((folder) =>
     .map((name) => sourceFile(`${folder}/${name}`, folder)),
 )
 
+const knownPaths = new Set(sourceFiles.map((file) => file.path))
+
 /** Path in the repository of a relative import, sources for what will be built; undefined for packages. */
 export function resolveImport(from: SourceFile, specifier: string): string | undefined {
   if (!specifier.startsWith('.')) return undefined
   const path = posix.normalize(posix.join(posix.dirname(from.path), specifier))
   const source = path.replace(/\.js$/, '.ts')
-  return sourceFiles.some((file) => file.path === source) ? source : path
+  return knownPaths.has(source) ? source : path
 }
 
 export const folderOf = (path: string): string => path.split('/')[0] ?? ''

@@ -55,12 +55,18 @@ export const completionCases: ProviderCase[] = [
         rig.settle()
         const sends = a.completions.filter(({ id }) => id < 100)
         const failed = sends.filter(({ status }) => status !== 'success').map(({ id }) => id)
-        t.deepEqual(failed, failed.toSorted((x, y) => x - y))
+        t.deepEqual(
+          failed,
+          failed.toSorted((x, y) => x - y),
+        )
         t.deepEqual(
           a.ids.filter((id) => id >= 100),
           [100, 101, 102, 103, 104],
         )
-        t.deepEqual(b.ids.toSorted((x, y) => x - y), [200, 201, 202, 300])
+        t.deepEqual(
+          b.ids.toSorted((x, y) => x - y),
+          [200, 201, 202, 300],
+        )
         t.is(new Set(a.ids).size, a.ids.length)
       }),
   },
@@ -75,7 +81,10 @@ export const completionCases: ProviderCase[] = [
         first[0].receive(2 ** 41 + 9, { length: 8 })
         second[0].write(3, { length: 8 })
         rig.until(() => first[0].done(2) && second[0].done(1))
-        t.deepEqual(first[0].ids.toSorted((x, y) => x - y), [2 ** 40 + 7, 2 ** 41 + 9])
+        t.deepEqual(
+          first[0].ids.toSorted((x, y) => x - y),
+          [2 ** 40 + 7, 2 ** 41 + 9],
+        )
         t.true(first[0].completions.every(({ queuePair }) => queuePair === first[0].queuePair.number))
         t.deepEqual(second[0].statuses, ['success'])
       }),

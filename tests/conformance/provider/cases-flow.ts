@@ -1,6 +1,6 @@
 /** Receivers that are not ready, reads beyond the negotiated number, peers that do not answer, socket and queue limits. */
 import type { ProviderCase } from './cases.js'
-import { withRig } from './rig.js'
+import { isSame, withRig } from './rig.js'
 
 export const flowCases: ProviderCase[] = [
   {
@@ -26,8 +26,8 @@ export const flowCases: ProviderCase[] = [
           rig.until(() => a.done(5) && b.done(2))
           t.deepEqual(a.ids, [1, 2, 3, 4, 5])
           t.deepEqual(b.ids, [10, 11])
-          t.deepEqual(b.slice(2 << 20, length), a.slice(0, length))
-          t.deepEqual(a.slice(1 << 20, length), a.slice(0, length))
+          t.true(isSame(b.slice(2 << 20, length), a.slice(0, length)))
+          t.true(isSame(a.slice(1 << 20, length), a.slice(0, length)))
         }
       }),
   },
@@ -76,9 +76,12 @@ export const flowCases: ProviderCase[] = [
           else a.read(id, { at: id * 64, length: 64, to: id * 64 })
         }
         rig.until(() => a.done(40))
-        t.deepEqual(a.ids, Array.from({ length: 40 }, (_, id) => id))
+        t.deepEqual(
+          a.ids,
+          Array.from({ length: 40 }, (_, id) => id),
+        )
         t.true(a.statuses.every((status) => status === 'success'))
-        t.deepEqual(a.slice(0, 576), b.slice(0, 576))
+        t.true(isSame(a.slice(0, 576), b.slice(0, 576)))
       }),
   },
   {
@@ -176,7 +179,7 @@ export const flowCases: ProviderCase[] = [
           b.receiveFrom(a, attributes)
           rig.pass(30)
           rig.until(() => a.done(1) && b.done(1))
-          t.deepEqual(b.slice(0, 8), a.slice(0, 8))
+          t.true(isSame(b.slice(0, 8), a.slice(0, 8)))
         }
       }),
   },
@@ -187,17 +190,19 @@ export const flowCases: ProviderCase[] = [
       withRig(factory, (rig) => {
         const first = rig.pair({ queueCapacity: 8192 })
         const pairs = [first, ...Array.from({ length: 15 }, () => rig.anotherPair(first))]
+        for (const [a] of pairs) a.write(0, { length: 8 })
+        rig.until(() => pairs.every(([a]) => a.done(1)), 'all connections')
         pairs.forEach(([a], index) => {
           for (let id = 0; id < 32; id++) a.write(id, { length: 200_000, to: index * 1024 })
         })
-        let slowestWhenFirstIsHalf = -1
+        let slowest = -1
         rig.until(() => {
-          if (slowestWhenFirstIsHalf < 0 && pairs.some(([a]) => a.done(32))) {
-            slowestWhenFirstIsHalf = Math.min(...pairs.map(([a]) => a.completions.length))
+          if (slowest < 0 && pairs.some(([a]) => a.done(33))) {
+            slowest = Math.min(...pairs.map(([a]) => a.completions.length))
           }
-          return pairs.every(([a]) => a.done(32))
+          return pairs.every(([a]) => a.done(33))
         })
-        t.true(slowestWhenFirstIsHalf > 0, 'nobody was left out until another had finished')
+        t.true(slowest > 1, 'nobody was left out until another had finished')
       }),
   },
 ]

@@ -31,7 +31,7 @@ import {
   WorkRequestBatch,
 } from '../../../broker/provider/provider.js'
 import type { FaultHooks } from '../../../broker/provider/soft-faults.js'
-import { statusName, type StatusName } from '../../../protocol/statuses.js'
+import { type StatusName, statusName } from '../../../protocol/statuses.js'
 import { Mapping } from '../../../shm/mapping.js'
 
 /** How a suite gets devices of one provider. */
@@ -64,7 +64,12 @@ export const defaultAttributes: QueuePairAttributes = {
   trafficClass: 0,
 }
 
-export const defaultLimits: QueuePairLimits = { sendDepth: 64, receiveDepth: 64, scatterGather: 4, inlineByteLength: 64 }
+export const defaultLimits: QueuePairLimits = {
+  sendDepth: 64,
+  receiveDepth: 64,
+  scatterGather: 4,
+  inlineByteLength: 64,
+}
 
 const TURNS_MAX = 400_000
 const TURN_MS = 0.001
@@ -239,7 +244,8 @@ export class Player {
     this.domain = sharing?.domain ?? rig.control((done) => device.allocateProtectionDomain(done))
     this.mapping = sharing?.mapping ?? this.#map(options.memoryByteLength ?? MEMORY_BYTES)
     this.memory = sharing?.memory ?? this.register(options.rights ?? allRights)
-    this.queue = sharing?.queue ?? rig.control((done) => device.createCompletionQueue(options.queueCapacity ?? 256, done))
+    this.queue =
+      sharing?.queue ?? rig.control((done) => device.createCompletionQueue(options.queueCapacity ?? 256, done))
     this.queuePair = rig.control((done) =>
       device.createQueuePair(this.domain, this.queue, this.queue, { ...defaultLimits, ...options.limits }, done),
     )
@@ -386,4 +392,9 @@ export function withRig(factory: DeviceFactory, run: (rig: Rig) => void): void {
   } finally {
     rig.close()
   }
+}
+
+/** Compares contents; assertions that explain differences are too slow for megabytes. */
+export function isSame(actual: Uint8Array, expected: Uint8Array): boolean {
+  return Buffer.compare(actual, expected) === 0
 }

@@ -8,7 +8,13 @@ const soft: DeviceFactory = {
   provider: 'soft',
   clockMs: null,
   open: (name, faults) =>
-    openSoftDevice({ name, host: '127.0.0.1', port: 0, poisonErrors: true, ...(faults === undefined ? {} : { faults }) }),
+    openSoftDevice({
+      name,
+      host: '127.0.0.1',
+      port: 0,
+      poisonErrors: true,
+      ...(faults === undefined ? {} : { faults }),
+    }),
 }
 
 for (const { number, name, run } of providerCases) {

@@ -68,11 +68,19 @@ export class FakeSession {
   readonly connection: SeqpacketConnection
   readonly member: number
   readonly doorbell: number
+  #open = true
 
   constructor(connection: SeqpacketConnection, member: number) {
     this.connection = connection
     this.member = member
     this.doorbell = eventfdCreate()
+  }
+
+  close(): void {
+    if (!this.#open) return
+    this.#open = false
+    this.connection.close()
+    closeDescriptor(this.doorbell)
   }
 
   event<Name extends EventName>(name: Name, body: EventBody<Name>): void {
@@ -148,7 +156,7 @@ export class FakeCompletionQueue {
 
 export class FakeQueuePair {
   readonly number: number
-  generation: number
+  readonly generation: number
   readonly geometry: QueuePairGeometry
   readonly mapping: Mapping
   readonly body: CheckedBody<'createQueuePair'>
@@ -159,9 +167,14 @@ export class FakeQueuePair {
   readonly #sends: ReferenceRingConsumer
   readonly #receives: ReferenceRingConsumer
 
-  constructor(number: number, body: CheckedBody<'createQueuePair'>, queues: readonly FakeCompletionQueue[]) {
+  constructor(
+    id: { readonly number: number; readonly generation: number },
+    body: CheckedBody<'createQueuePair'>,
+    queues: readonly FakeCompletionQueue[],
+  ) {
+    const { number, generation } = id
     this.number = number
-    this.generation = 1
+    this.generation = generation
     this.body = body
     this.sendCq = queues[0]!
     this.receiveCq = queues[1]!
@@ -177,7 +190,7 @@ export class FakeQueuePair {
       magic: queuePairMagic,
       version: abiVersion,
       number,
-      generation: this.generation,
+      generation,
       type: queuePairType[body.type],
       sendSlots,
       receiveSlots,
@@ -310,6 +323,7 @@ export class FakeBroker {
   respond: Respond = (name, body, session) => this.answer(name, body, session)
   readonly #listener: SeqpacketListener
   #next = 1
+  #generation = 0
 
   private constructor(directory: string) {
     this.directory = directory
@@ -348,11 +362,13 @@ export class FakeBroker {
     return eventfdDrain(this.engineDoorbell)
   }
 
-  /** Queue pairs marked active since the last look. */
-  active(): number[] {
-    const bits: number[] = []
-    collectActive(this.activity.words, 0, (bit) => bits.push(bit))
-    return bits
+  /** Rings marked active since the last look. */
+  active(): { readonly number: number; readonly side: Side }[] {
+    const rings: { number: number; side: Side }[] = []
+    collectActive(this.activity.words, 0, (bit) =>
+      rings.push({ number: bit >>> 1, side: (bit & 1) === side.send ? 'send' : 'receive' }),
+    )
+    return rings
   }
 
   queuePair(number: number): FakeQueuePair {
@@ -367,14 +383,25 @@ export class FakeBroker {
 
   stop(): void {
     this.die()
-    for (const { doorbell } of this.sessions.splice(0)) closeDescriptor(doorbell)
-    for (const { mapping } of this.queuePairs.values()) mapping.close()
-    for (const { mapping } of this.completionQueues.values()) mapping.close()
-    for (const { mapping } of this.regions.values()) mapping.close()
+    this.releaseObjects()
     this.page.close()
     this.activity.close()
     closeDescriptor(this.engineDoorbell)
     closeDescriptor(this.liveness)
+  }
+
+  /** Closes what sessions had made, and their sockets. */
+  releaseObjects(): void {
+    for (const session of this.sessions.splice(0)) session.close()
+    for (const objects of [this.queuePairs, this.completionQueues, this.regions]) {
+      for (const { mapping } of objects.values()) mapping.close()
+      objects.clear()
+    }
+  }
+
+  /** The next object gets this number. */
+  reuse(number: number): void {
+    this.#next = number
   }
 
   #connected(connection: SeqpacketConnection): void {
@@ -455,7 +482,7 @@ export class FakeBroker {
   #createQueuePair(body: CheckedBody<'createQueuePair'>): Answer {
     const queues = [body.sendCompletionQueue, body.receiveCompletionQueue]
     const queuePair = new FakeQueuePair(
-      this.#next++,
+      { number: this.#next++, generation: ++this.#generation },
       body,
       queues.map((queue) => this.#found(this.completionQueues, queue)),
     )

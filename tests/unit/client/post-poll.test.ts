@@ -1,7 +1,10 @@
 import test from 'ava'
 import { attach, type Completion, CompletionBatch, SharedVerbsError } from '../../../client/index.js'
+import { completionQueueHeader, packReference, side } from '../../../protocol/completion-queue-segment.js'
 import { opcode } from '../../../protocol/opcodes.js'
+import { queuePairHeader, queuePairState } from '../../../protocol/queue-pair-segment.js'
 import { status } from '../../../protocol/statuses.js'
+import { ownerWord } from '../../../shm/robust-lock.js'
 import { attached } from './attached.js'
 import { FakeBroker } from './fake-broker.js'
 
@@ -14,7 +17,7 @@ test('what is posted in lists is taken in order and comes back as completions', 
   }))
   t.is(qp.postSend(requests), 3)
   t.is(qp.postSend(requests[0]!), 1)
-  t.deepEqual(broker.active(), [qp.number])
+  t.deepEqual(broker.active(), [{ number: qp.number, side: 'send' }])
   const taken = fake.take('send')
   t.deepEqual(
     taken.map(({ id }) => id),
@@ -40,6 +43,7 @@ test('a receive completes with immediate, length and source by name', async (t) 
   const { broker, cq, qp, fake, region } = await attached(t)
   broker.nameNode(5, 'far-away')
   t.is(qp.postReceive({ id: 77, local: [{ region, offset: 128, length: 256 }] }), 1)
+  t.deepEqual(broker.active(), [{ number: qp.number, side: 'receive' }])
   const [taken] = fake.take('receive')
   fake.complete(taken!, {
     byteLength: 12,
@@ -156,7 +160,7 @@ test('a scribbled head or tail makes polls empty, never endless', async (t) => {
   qp.postSend({ id: 1, opcode: 'send' })
   fake.complete(fake.take('send')[0]!)
   const { words } = fake.sendCq.mapping
-  const [tailWord, headWord] = [16, 32]
+  const { tail: tailWord, head: headWord } = completionQueueHeader.word
   for (const tail of [-5, 9, 0x7fffffff, -0x80000000]) {
     words.store(tailWord, tail)
     t.deepEqual(cq.poll(), [])
@@ -170,10 +174,10 @@ test('a scribbled head or tail makes polls empty, never endless', async (t) => {
 
 test('posting to a queue pair that is closed or whose session ended is refused, not thrown', async (t) => {
   const { broker, session, qp, fake } = await attached(t)
-  fake.state = 5
+  fake.state = queuePairState.closed
   t.is(qp.postSend({ id: 1, opcode: 'send' }), 0)
   t.is(qp.lastRefusal, 'closed')
-  fake.state = 2
+  fake.state = queuePairState.connected
   t.is(qp.postSend({ id: 1, opcode: 'send' }), 1)
   t.is(qp.lastRefusal, 'none')
   const lost = new Promise((resolve) => session.once('event', resolve))
@@ -215,14 +219,13 @@ test('two sessions post to one queue pair and poll one completion queue', async 
 test('a held posting lock is busy, a dead holder is replaced', async (t) => {
   const { broker, qp, fake } = await attached(t)
   const { words } = fake.mapping
-  // Member 900 has never existed: its token is not held, so it is dead. Member 2 lives.
   const other = await attach({ runtimeDir: broker.directory })
   t.teardown(() => other.close())
-  const lockWord = 16
-  words.store(lockWord, (other.member << 20) | 1)
+  const { sendLock: lockWord, wantRoom } = queuePairHeader.word
+  words.store(lockWord, ownerWord(other.member, 1))
   t.is(qp.postSend({ id: 1, opcode: 'send' }), 0)
   t.is(qp.lastRefusal, 'busy')
-  t.is(words.load(lockWord + 1), 1)
+  t.is(words.load(wantRoom), 1)
   t.is(
     qp.postSend([
       { id: 1, opcode: 'send' },
@@ -230,7 +233,8 @@ test('a held posting lock is busy, a dead holder is replaced', async (t) => {
     ]),
     0,
   )
-  words.store(lockWord, (900 << 20) | 1)
+  // Member 900 has never existed: nobody holds its token, so it is dead.
+  words.store(lockWord, ownerWord(900, 1))
   t.is(qp.postSend({ id: 3, opcode: 'send' }), 1)
   t.is(words.load(lockWord), 0)
   t.deepEqual(
@@ -250,7 +254,7 @@ test('a poller adopts queue pairs it has not opened, and skips those that are go
   t.true(await poller.wait({ timeoutMs: 5000 }))
   t.like(poller.poll(), [{ id: 1, queuePair: qp.number }, { id: 2 }])
   t.is(fake.holds, 1, 'whoever only polls does not keep the queue pair alive')
-  fake.sendCq.publish((4000 << 14) | 3, 0)
+  fake.sendCq.publish(packReference(4000, side.send, 3), 0)
   qp.postSend({ id: 3, opcode: 'send' })
   fake.complete(fake.take('send')[0]!)
   t.true(await poller.wait({ timeoutMs: 5000 }))

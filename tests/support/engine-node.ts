@@ -1,0 +1,430 @@
+/**
+ * Engines turned by hand: one `EngineNode` is a broker's engine with its soft device, without threads, sockets or a control plane. Clients
+ * are played by writing slots as the SDK does. Tests crank `turnAll` until something holds.
+ */
+
+import { handlers } from '../../broker/engine/command-handlers.js'
+import type { EngineAnswer, EngineArguments, EngineCommandName, EngineOptions } from '../../broker/engine/commands.js'
+import type { Engine } from '../../broker/engine/engine.js'
+import { Engine as EngineClass } from '../../broker/engine/engine.js'
+import { defaultLaneParameters } from '../../broker/engine/lane-parameters.js'
+import { openDevice } from '../../broker/provider/open.js'
+import { brokerPageGeometry } from '../../protocol/broker-page.js'
+import {
+  completionEntry,
+  completionQueueGeometry,
+  completionQueueHeader,
+  referenceQueuePair,
+  referenceSide,
+  referenceSlot,
+} from '../../protocol/completion-queue-segment.js'
+import { packKey } from '../../protocol/keys.js'
+import { nodeFileGeometry } from '../../protocol/node-file.js'
+import {
+  opcodeNames,
+  packOperation,
+  type SendOpcodeName,
+  sendOpcodeOf,
+  workRequestFlag,
+} from '../../protocol/opcodes.js'
+import {
+  type QueuePairGeometry,
+  queuePairGeometry,
+  queuePairType,
+  receiveSlot,
+  scatterGatherEntry,
+  sendSlot,
+} from '../../protocol/queue-pair-segment.js'
+import { type StatusName, statusName } from '../../protocol/statuses.js'
+import { activityLayout, markActive } from '../../shm/activity.js'
+import { clock, closeDescriptor, eventfdCreate } from '../../shm/libc.js'
+import { Mapping } from '../../shm/mapping.js'
+import { append } from '../../shm/reference-ring.js'
+import { claimFree, doneToFree, NO_CLAIM } from '../../shm/slot-state.js'
+
+export interface Entry {
+  readonly region: TestRegion
+  readonly offset: number
+  readonly length: number
+}
+export interface TestRegion {
+  readonly key: number
+  readonly mapping: Mapping
+}
+export interface TestCompletion {
+  readonly id: number
+  readonly opcode: string
+  readonly status: StatusName
+  readonly byteLength: number
+  readonly immediate: number
+  readonly queuePair: number
+  readonly source: number
+}
+export interface TestSend {
+  readonly id: number
+  readonly opcode: SendOpcodeName
+  readonly local?: readonly Entry[]
+  readonly inline?: Uint8Array
+  readonly remote?: { key: number; offset: number }
+  readonly immediate?: number
+  readonly compare?: bigint
+  readonly swap?: bigint
+  readonly fence?: boolean
+  readonly signaled?: boolean
+  readonly solicited?: boolean
+  readonly destination?: { node: number; number: number; generation: number }
+}
+
+const JOB = 1
+const MEMBER = 1
+
+export class TestQueuePair {
+  readonly number: number
+  readonly generation = 1
+  readonly mapping: Mapping
+  readonly geometry: QueuePairGeometry
+  readonly node: EngineNode
+
+  constructor(node: EngineNode, number: number, mapping: Mapping, geometry: QueuePairGeometry) {
+    this.node = node
+    this.number = number
+    this.mapping = mapping
+    this.geometry = geometry
+  }
+
+  /** Posts as many as find a slot; how many. */
+  send(...requests: TestSend[]): number {
+    const { words, memory } = this.mapping
+    const slots = new Int32Array(requests.length)
+    let count = 0
+    for (const request of requests) {
+      const slot = this.#claim(this.geometry.sendSlotsOffset, this.geometry.sendSlotByteLength, this.geometry.sendSlots)
+      if (!slot) break
+      const flags =
+        (request.signaled === false ? 0 : workRequestFlag.signaled) |
+        (request.fence ? workRequestFlag.fence : 0) |
+        (request.inline ? workRequestFlag.inline : 0) |
+        (request.solicited ? workRequestFlag.solicited : 0)
+      sendSlot.write(memory, slot.offset, {
+        generation: slot.generation,
+        id: request.id,
+        operation: packOperation(sendOpcodeOf[request.opcode], flags, request.local?.length ?? 0),
+        immediate: request.immediate ?? 0,
+        inlineByteLength: request.inline?.byteLength ?? 0,
+        remoteKey: request.remote?.key ?? 0,
+        remoteOffset: request.remote?.offset ?? 0,
+        compare: request.compare ?? 0n,
+        swap: request.swap ?? 0n,
+        destinationNode: request.destination?.node ?? 0,
+        destinationNumber: request.destination?.number ?? 0,
+        destinationGeneration: request.destination?.generation ?? 0,
+      })
+      if (request.inline) memory.u8.set(request.inline, slot.offset + sendSlot.offset.entries)
+      this.#entries(slot.offset + sendSlot.offset.entries, request.local ?? [])
+      slots[count++] = slot.index
+    }
+    if (count > 0) {
+      append(words, this.geometry.sendRingOffset / 4, this.geometry.sendRingCapacity, slots, count)
+      markActive(this.node.activity.words, 0, this.number)
+    }
+    return count
+  }
+
+  receive(...requests: { id: number; local: readonly Entry[] }[]): number {
+    const { words, memory } = this.mapping
+    const slots = new Int32Array(requests.length)
+    let count = 0
+    for (const request of requests) {
+      const slot = this.#claim(this.geometry.receiveSlotsOffset, receiveSlot.byteLength, this.geometry.receiveSlots)
+      if (!slot) break
+      receiveSlot.write(memory, slot.offset, {
+        generation: slot.generation,
+        id: request.id,
+        operation: packOperation(0, 0, request.local.length),
+      })
+      this.#entries(slot.offset + receiveSlot.offset.entries, request.local)
+      slots[count++] = slot.index
+    }
+    if (count > 0) {
+      append(words, this.geometry.receiveRingOffset / 4, this.geometry.receiveRingCapacity, slots, count)
+      markActive(this.node.activity.words, 0, this.number)
+    }
+    return count
+  }
+
+  #claim(base: number, stride: number, slots: number): { index: number; offset: number; generation: number } | null {
+    for (let index = 0; index < slots; index++) {
+      const offset = base + index * stride
+      const generation = claimFree(this.mapping.words, offset / 4, MEMBER)
+      if (generation !== NO_CLAIM) return { index, offset, generation }
+    }
+    return null
+  }
+
+  #entries(offset: number, entries: readonly Entry[]): void {
+    entries.forEach((entry, index) => {
+      scatterGatherEntry.write(this.mapping.memory, offset + index * scatterGatherEntry.byteLength, {
+        key: entry.region.key,
+        offset: entry.offset,
+        byteLength: entry.length,
+      })
+    })
+  }
+}
+
+export class TestCompletionQueue {
+  readonly number: number
+  readonly mapping: Mapping
+  readonly capacity: number
+  readonly node: EngineNode
+
+  constructor(node: EngineNode, number: number, mapping: Mapping, capacity: number) {
+    this.node = node
+    this.number = number
+    this.mapping = mapping
+    this.capacity = capacity
+  }
+
+  poll(maximum = 1000): TestCompletion[] {
+    const { words, memory } = this.mapping
+    const { entriesOffset } = completionQueueGeometry(this.capacity)
+    const taken: TestCompletion[] = []
+    let head = words.load(completionQueueHeader.word.head)
+    while (head !== words.load(completionQueueHeader.word.tail) && taken.length < maximum) {
+      const entry = completionEntry.read(
+        memory,
+        entriesOffset + (head & (this.capacity - 1)) * completionEntry.byteLength,
+      )
+      const queuePair = this.node.queuePairs.get(referenceQueuePair(entry.reference))!
+      const found = readSlot(
+        queuePair,
+        referenceSide(entry.reference),
+        referenceSlot(entry.reference),
+        entry.generation,
+      )
+      if (found) taken.push(found)
+      head = (head + 1) | 0
+    }
+    words.store(completionQueueHeader.word.head, head)
+    return taken
+  }
+}
+
+function readSlot(queuePair: TestQueuePair, side: number, index: number, generation: number): TestCompletion | null {
+  const { geometry, mapping } = queuePair
+  const send = side === 0
+  const offset = send
+    ? geometry.sendSlotsOffset + index * geometry.sendSlotByteLength
+    : geometry.receiveSlotsOffset + index * receiveSlot.byteLength
+  const slot = send
+    ? { ...sendSlot.read(mapping.memory, offset), sourceNumber: 0 }
+    : receiveSlot.read(mapping.memory, offset)
+  if (!doneToFree(mapping.words, offset / 4, generation)) return null
+  return {
+    id: slot.id,
+    opcode: opcodeNames[(slot.operation & 0xff) as 1] ?? 'receive',
+    status: statusName(slot.status),
+    byteLength: slot.byteLength,
+    immediate: slot.immediate,
+    queuePair: queuePair.number,
+    source: slot.sourceNumber,
+  }
+}
+
+export class EngineNode {
+  readonly name: string
+  readonly engine: Engine
+  readonly activity: Mapping
+  readonly events: { name: string; body: unknown }[] = []
+  readonly queuePairs = new Map<number, TestQueuePair>()
+  readonly doorbell = eventfdCreate()
+  readonly #mappings: Mapping[] = []
+  #next = 1
+  #idle = false
+
+  constructor(name: string, options: Partial<EngineOptions> = {}) {
+    this.name = name
+    const nodeFile = this.#map('node', nodeFileGeometry.byteLength)
+    const page = this.#map('page', brokerPageGeometry.byteLength)
+    const full: EngineOptions = {
+      provider: 'soft',
+      device: null,
+      host: '127.0.0.1',
+      port: 0,
+      node: name,
+      epoch: 1,
+      nodeFile: { address: nodeFile.address, byteLength: nodeFile.byteLength },
+      brokerPage: { address: page.address, byteLength: page.byteLength },
+      doorbell: this.doorbell,
+      idle: 'block',
+      bounceByteLength: 4096,
+      bounceCount: 16,
+      bulkWindowByteLength: 1 << 20,
+      faults: '',
+      ...options,
+    }
+    const opened = openDevice({ provider: 'soft', name: `soft-${name}`, host: '127.0.0.1', port: 0 })
+    if (!opened.device) throw new Error(opened.failure.message)
+    this.engine = new EngineClass(full, opened.device, nodeFile, {
+      emit: (event, body) => this.events.push({ name: event, body }),
+    })
+    this.activity = this.#map('activity', activityLayout.byteLength)
+  }
+
+  #map(name: string, byteLength: number): Mapping {
+    const mapping = Mapping.create(name, byteLength)
+    this.#mappings.push(mapping)
+    return mapping
+  }
+
+  call<Name extends EngineCommandName>(name: Name, given: EngineArguments<Name>): Promise<EngineAnswer<Name>> {
+    const run = handlers[name] as (engine: Engine, given: EngineArguments<Name>) => Promise<EngineAnswer<Name>>
+    return run(this.engine, given)
+  }
+
+  async start(): Promise<this> {
+    await this.call('add-job', {
+      job: JOB,
+      activity: { address: this.activity.address, byteLength: this.activity.byteLength },
+    })
+    return this
+  }
+
+  async completionQueue(capacity = 1024): Promise<TestCompletionQueue> {
+    const number = this.#next++
+    const geometry = completionQueueGeometry(capacity)
+    const mapping = this.#map('cq', geometry.byteLength)
+    await this.call('add-completion-queue', {
+      number,
+      generation: 1,
+      job: JOB,
+      span: mapping,
+      capacity: geometry.capacity,
+    })
+    return new TestCompletionQueue(this, number, mapping, geometry.capacity)
+  }
+
+  async queuePair(
+    queue: TestCompletionQueue,
+    options: Partial<EngineArguments<'add-queue-pair'>> = {},
+  ): Promise<TestQueuePair> {
+    const number = this.#next++
+    const shape = {
+      type: 'connected' as 'connected' | 'datagram',
+      sendSlots: 64,
+      receiveSlots: 64,
+      inlineByteLength: 64,
+      ...options,
+    }
+    const geometry = queuePairGeometry({
+      ...shape,
+      type: shape.type === 'connected' ? queuePairType.connected : queuePairType.datagram,
+    })
+    const mapping = this.#map('qp', geometry.byteLength)
+    await this.call('add-queue-pair', {
+      number,
+      generation: 1,
+      job: JOB,
+      span: mapping,
+      sendCompletionQueue: queue.number,
+      receiveCompletionQueue: queue.number,
+      rnrRetry: 7,
+      rnrTimerMs: 1,
+      trafficClass: 0,
+      ...shape,
+    })
+    const queuePair = new TestQueuePair(this, number, mapping, geometry)
+    this.queuePairs.set(number, queuePair)
+    return queuePair
+  }
+
+  async region(byteLength: number, rights = 15): Promise<TestRegion> {
+    const number = this.#next++
+    const mapping = this.#map('region', byteLength)
+    await this.call('add-region', { number, generation: 1, job: JOB, span: mapping, byteLength, rights })
+    return { key: packKey(number, 1), mapping }
+  }
+
+  turn(): number {
+    const work = this.engine.turn(clock.nowMs(), this.#idle)
+    this.#idle = work === 0
+    return work
+  }
+
+  close(): void {
+    this.engine.device.close()
+    for (const mapping of this.#mappings) mapping.close()
+    closeDescriptor(this.doorbell)
+  }
+}
+
+/** Turns engines until `holds`, at most for `timeoutMs`; promises of commands go on in between. */
+export async function turnUntil(
+  nodes: readonly EngineNode[],
+  holds: () => boolean,
+  what: string,
+  timeoutMs = 10_000,
+): Promise<void> {
+  const deadlineMs = clock.nowMs() + timeoutMs
+  for (let round = 0; !holds(); round++) {
+    for (const node of nodes) node.turn()
+    if (round % 16 === 0) await new Promise((resolve) => setImmediate(resolve))
+    if (clock.nowMs() > deadlineMs) throw new Error(`not within ${timeoutMs} ms: ${what}`)
+  }
+}
+
+/** Awaits a command while the engines turn. */
+export async function turnDuring<Result>(nodes: readonly EngineNode[], promise: Promise<Result>): Promise<Result> {
+  let settled = false
+  const watched = promise.finally(() => {
+    settled = true
+  })
+  watched.catch(() => {})
+  await turnUntil(nodes, () => settled, 'a command was answered')
+  return watched
+}
+
+/** One lane of the test job between two nodes; peer rows are 1 on both. */
+export async function link(
+  left: EngineNode,
+  right: EngineNode,
+  lane = 0,
+  change: Partial<ReturnType<typeof defaultLaneParameters>> = {},
+): Promise<void> {
+  const nodes = [left, right]
+  const parameters = { ...defaultLaneParameters(left.engine.device, left.engine.options), ...change }
+  const make = (node: EngineNode, peer: EngineNode) =>
+    turnDuring(
+      nodes,
+      node.call('create-lane', {
+        lane,
+        job: JOB,
+        peer: 1,
+        peerNode: peer.name,
+        incarnation: 1,
+        trafficClass: 0,
+        parameters,
+      }),
+    )
+  const leftAddress = await make(left, right)
+  const rightAddress = await make(right, left)
+  const connect = (node: EngineNode, remote: typeof leftAddress, initiator: boolean) =>
+    node.call('connect-lane', { lane, incarnation: 1, remote, parameters, initiator, timeoutMs: 5000 })
+  await turnDuring(nodes, Promise.all([connect(left, rightAddress, true), connect(right, leftAddress, false)]))
+}
+
+/** Connects two queue pairs: over lane 0, or on one node. */
+export async function connect(left: TestQueuePair, right: TestQueuePair): Promise<void> {
+  const local = left.node === right.node
+  const one = (from: TestQueuePair, to: TestQueuePair) =>
+    from.node.call('connect-queue-pair', {
+      number: from.number,
+      generation: 1,
+      lane: local ? null : 0,
+      peer: local ? 0 : 1,
+      remote: { number: to.number, generation: 1 },
+      timeoutMs: 5000,
+    })
+  const both = left === right ? [one(left, right)] : [one(left, right), one(right, left)]
+  await turnDuring([left.node, right.node], Promise.all(both))
+}
