@@ -255,7 +255,7 @@ class Broker implements RunningBroker {
     await this.#step('ending sessions', Promise.all(leaving))
     this.#server?.close()
     const deadlineMs = this.#clock.nowMs() + TOKEN_GRACE_MS
-    while (sessions.lingering > 0 && this.#clock.nowMs() < deadlineMs) {
+    while (sessions.left > 0 && this.#clock.nowMs() < deadlineMs) {
       await new Promise<void>((resolve) => this.#clock.after(STOP_POLL_MS, resolve))
       sessions.lookAtLingering()
     }

@@ -32,8 +32,8 @@ export interface AttachOptions {
 const retryMs = 20
 
 /**
- * Attaches this process (or worker thread) to the broker of this node. Throws `broker-not-running`, `access-denied`, `wrong-job-key`,
- * `abi-mismatch`, `limit-exceeded`, `draining`, `timeout`.
+ * Attaches this process (or worker thread) to the broker of this node. Throws `broker-not-running`, `access-denied`,
+ * `wrong-job-key`, `abi-mismatch`, `limit-exceeded`, `draining`, `timeout`.
  */
 export async function attach(options: AttachOptions = {}): Promise<Session> {
   const { runtimeDir, job, jobKey, name, timeoutMs } = withDefaults(options)
@@ -177,7 +177,7 @@ function checkPage(page: Mapping, grant: AttachGrant): void {
   if (isPage && found.fingerprint === clientFingerprint) return
   throw new SharedVerbsError(
     'abi-mismatch',
-    `the broker (process ${grant.brokerProcessId}) lays shared memory out differently; run broker and client of one version`,
+    `broker process ${grant.brokerProcessId} lays shared memory out differently; run broker and client of one version`,
     {
       version: found.version,
       expectedVersion: abiVersion,

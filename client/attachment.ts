@@ -1,6 +1,6 @@
 /**
- * What all handles of one session share: who this member is, the words it rings the broker with, the kernel's word on who
- * lives, and the segments it has mapped. Internal; applications see `Session`.
+ * What all handles of one session share: who this member is, the words it rings the broker with, the kernel's word on
+ * who lives, and the segments it has mapped. Internal; applications see `Session`.
  */
 import { brokerPage, brokerPageGeometry, nodeNameRow } from '../protocol/broker-page.js'
 import type { RequestBody, RequestName, RequestResult } from '../protocol/control.js'
@@ -92,8 +92,9 @@ export class Attachment {
   }
 
   /**
-   * Tells the engine that a ring has something new; `bit` is the queue pair's number and the side. Only after publishing: the bits are set leaf first, then the
-   * engine's `sleeping` is loaded; the engine stores `sleeping`, then looks at the bits, so one of the two sees the other.
+   * Tells the engine that a ring has something new; `bit` is the queue pair's number and the side. Only after
+   * publishing: the bits are set leaf first, then the engine's `sleeping` is loaded; the engine stores `sleeping`, then
+   * looks at the bits, so one of the two sees the other.
    */
   notify(bit: number): void {
     markActive(this.#activityWords, 0, bit)
@@ -105,7 +106,7 @@ export class Attachment {
     if (this.#pageWords.load(SLEEPING) !== 0) this.#parts.engineDoorbell.ring()
   }
 
-  /** Name of a node by its index. Rows may be issued again to another node, so the remembered bytes are compared each time. */
+  /** Name of a node by its index. Rows may be issued to another node, so the remembered bytes are compared each time. */
   nodeName(nodeIndex: number): string {
     if (nodeIndex >= brokerPageGeometry.nodeNames) return ''
     const offset = brokerPageGeometry.nodeNamesOffset + nodeIndex * nodeNameRow.byteLength
@@ -127,8 +128,9 @@ export class Attachment {
   }
 
   /**
-   * Maps a queue pair only to read its completions. The hold that comes with opening is given back at once: who polls must not keep
-   * alive what its owners close; the mapping serves on without it. Throws `no-such-object` when it is gone.
+   * Maps a queue pair only to read its completions. The hold that comes with opening is given back at once: who polls
+   * must not keep alive what its owners close; the mapping serves on without it. Throws `no-such-object` when it is
+   * gone.
    */
   async adopt(number: number): Promise<void> {
     const { result, descriptors } = await this.request('openQueuePair', { number, generation: 0 })

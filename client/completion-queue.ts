@@ -22,7 +22,7 @@ export interface WaitOptions {
   readonly timeoutMs?: number
   /** Ends the wait: it rejects with `aborted`. */
   readonly signal?: AbortSignal
-  /** Sleeps through completions of receives that were not sent as `solicited`, unless they are errors. Default false. */
+  /** Sleeps through completions of receives that were not sent as `solicited` and are no errors. Default false. */
   readonly solicitedOnly?: boolean
 }
 
@@ -46,8 +46,12 @@ export class CompletionQueue implements AsyncIterable<Completion> {
   #own = new CompletionBatch(16)
   #closing: Promise<void> | undefined
   #closed = false
+  #failure: SharedVerbsError | undefined
 
-  /** @internal Applications call `session.createCompletionQueue` or `session.openCompletionQueue`. Takes over the descriptor. */
+  /**
+   * @internal Applications call `session.createCompletionQueue` or `session.openCompletionQueue`. Takes over the
+   * descriptor.
+   */
   constructor(attachment: Attachment, grant: RequestResult<'createCompletionQueue'>, fd: number | undefined) {
     const geometry = completionQueueGeometry(grant.capacity)
     this.#mapping = mapSegment(fd, grant.byteLength, true)
@@ -66,7 +70,7 @@ export class CompletionQueue implements AsyncIterable<Completion> {
     return this.#closed
   }
 
-  /** Takes up to `most` completions; an empty array when there are none. Each completion is returned once, to one poller. */
+  /** Takes up to `most` completions; an empty array when there are none. Each is returned once, to one poller. */
   poll(most = 16): Completion[] {
     if (this.#own.capacity < most) this.#own = new CompletionBatch(most)
     const count = this.pollInto(this.#own, most)
@@ -85,9 +89,10 @@ export class CompletionQueue implements AsyncIterable<Completion> {
   }
 
   /**
-   * Resolves true when there is something to poll, false at the deadline. Completions that are already there end the wait at once,
-   * solicited or not. Rejects with `aborted`, `closed`, or `broker-lost`. Several waits may be pending at once. Polls of other
-   * processes may be faster: a poll after true may come back empty.
+   * Resolves true when there is something to poll, false at the deadline. Completions that are already there end the
+   * wait at once, solicited or not. Rejects with `aborted`, `closed`, `broker-lost`, or `protocol-violation` when the
+   * ring was scribbled over. Several waits may be pending at once. Polls of other processes may be faster: a poll after
+   * true may come back empty.
    */
   async wait({ timeoutMs, signal, solicitedOnly = false }: WaitOptions = {}): Promise<boolean> {
     const deadlineMs = deadlineOf(timeoutMs)
@@ -101,7 +106,10 @@ export class CompletionQueue implements AsyncIterable<Completion> {
     }
   }
 
-  /** The same, blocking this thread: nothing else of it runs meanwhile. No abort, and queue pairs never seen here are not fetched. */
+  /**
+   * The same, blocking this thread: nothing else of it runs meanwhile. No abort, and queue pairs never seen here are
+   * not fetched.
+   */
   waitSync({ timeoutMs, solicitedOnly = false }: Omit<WaitOptions, 'signal'> = {}): boolean {
     const deadlineMs = deadlineOf(timeoutMs)
     const armed = solicitedOnly ? this.#armedForSolicited : this.#armed
@@ -118,7 +126,7 @@ export class CompletionQueue implements AsyncIterable<Completion> {
     return this.#stash.length > 0 || (!this.#closed && this.#poller.available())
   }
 
-  /** Completions one by one, waiting for each; ends when the completion queue is closed. Leaving the loop loses nothing. */
+  /** Completions one by one, waiting for each; ends when the queue is closed. Leaving the loop loses nothing. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Completion, void, undefined> {
     const batch = new CompletionBatch(64)
     let row = 0
@@ -138,12 +146,18 @@ export class CompletionQueue implements AsyncIterable<Completion> {
   }
 
   /**
-   * Ends it: waits reject with `closed`, iterations end, what was not polled is gone. Rejects with `busy` while queue pairs use it. May
-   * be called again.
+   * Ends it: waits reject with `closed`, iterations end, what was not polled is gone. Rejects with `busy` while queue
+   * pairs use it. May be called again.
    */
   close(): Promise<void> {
     this.#closing ??= this.#close()
     return this.#closing
+  }
+
+  /** @internal The broker has given it up: waits reject with `error` once what is there was polled. */
+  fail(error: SharedVerbsError): void {
+    this.#failure = error
+    this.attachment.doorbell.ring()
   }
 
   /** @internal Moves everything out of a full ring, so that the broker can publish more; true if it did. */
@@ -154,7 +168,10 @@ export class CompletionQueue implements AsyncIterable<Completion> {
     return this.#stashed(batch)
   }
 
-  /** @internal Takes what is left of a queue pair that the broker has closed, in order: first what the ring refers to, then the rest. */
+  /**
+   * @internal Takes what is left of a queue pair that the broker has closed, in order: first what the ring refers to,
+   * then the rest.
+   */
   takeOver(segment: QueuePairSegment): void {
     if (this.#closed) return
     const batch = new CompletionBatch(segment.grant.sendSlots + segment.grant.receiveSlots)
@@ -196,9 +213,9 @@ export class CompletionQueue implements AsyncIterable<Completion> {
   }
 
   /**
-   * True if there is something to poll. Armed first, then looked again: what was published before the bit was there is found now, and
-   * whoever publishes later rings. With `keepArmed`, a bit that is still set means that the ring was for something else, such as an
-   * unsolicited completion: sleep on.
+   * True if there is something to poll. Armed first, then looked again: what was published before the bit was there is
+   * found now, and whoever publishes later rings. With `keepArmed`, a bit that is still set means that the ring was for
+   * something else, such as an unsolicited completion: sleep on.
    */
   #armAndLook(armed: ArmedBit, keepArmed: boolean): boolean {
     if (keepArmed && armed.isSet && this.#stash.length === 0) {
@@ -219,6 +236,7 @@ export class CompletionQueue implements AsyncIterable<Completion> {
   #checkOpen(): void {
     if (this.#closed) throw new SharedVerbsError('closed', `completion queue ${this.number} is closed`)
     if (this.attachment.ended) throw this.attachment.ended
+    if (this.#failure) throw this.#failure
   }
 
   async #readyOrClosed(): Promise<boolean> {
@@ -258,7 +276,7 @@ function checkHeader(mapping: Mapping, grant: RequestResult<'createCompletionQue
   mapping.close()
   throw new SharedVerbsError(
     'segment-invalid',
-    `segment of completion queue ${grant.number} does not say what the broker granted; are client and broker of one version?`,
+    `segment of completion queue ${grant.number} is not what was granted; are client and broker of one version?`,
     { granted: grant, found },
   )
 }

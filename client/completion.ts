@@ -25,7 +25,8 @@ export interface Completion {
 export type NodeNames = (nodeIndex: number) => string
 
 /**
- * Completions by column, for `cq.pollInto(batch)`, which allocates nothing. Rows 0 to `count - 1` are valid until the next poll.
+ * Completions by column, for `cq.pollInto(batch)`, which allocates nothing. Rows 0 to `count - 1` are valid until the
+ * next poll.
  *
  *   const batch = new CompletionBatch(64)
  *   const count = cq.pollInto(batch)

@@ -1,12 +1,13 @@
 /**
- * The client's end of the control socket: numbered requests, their replies with descriptors, and events that come unasked.
+ * The client's end of the control socket: numbered requests, their replies with descriptors, and events.
  *
  *   request(name, body) ──► [1, id, name, body] ──► broker
- *   result, descriptors ◄── [2, id, result]     ◄──┘        failure ◄── [3, id, error]        onEvent ◄── [4, name, body]
+ *   result, descriptors ◄── [2, id, result]     ◄──┘
+ *   failure             ◄── [3, id, error]                     onEvent ◄── [4, name, body]
  *
- * Every wait names its end: the reply, the request's deadline, its abort signal, or the end of the connection, which fails all
- * pending requests with `broker-lost`. A reply that comes after its request was given up is dropped and its descriptors closed.
- * The socket keeps the process alive only while a request is pending or somebody holds it.
+ * Every wait names its end: the reply, the request's deadline, its abort signal, or the end of the connection, which
+ * fails all pending requests with `broker-lost`. A reply that comes after its request was given up is dropped and its
+ * descriptors closed. The socket keeps the process alive only while a request is pending or somebody holds it.
  */
 import { check, decodeBrokerMessage, encodeRequest } from '../protocol/codec.js'
 import {
@@ -71,8 +72,8 @@ export class ControlClient {
   }
 
   /**
-   * Sends a request and waits for its reply. Throws `invalid-argument` for a body the protocol does not allow, `timeout`,
-   * `aborted`, `broker-lost`, and whatever the broker answers.
+   * Sends a request and waits for its reply. Throws `invalid-argument` for a body the protocol does not allow,
+   * `timeout`, `aborted`, `broker-lost`, and whatever the broker answers.
    */
   async request<Name extends RequestName>(
     name: Name,
@@ -159,7 +160,7 @@ export class ControlClient {
     if (descriptors.count !== definition.descriptors.length) {
       throw new SharedVerbsError(
         'protocol-violation',
-        `reply to ${definition.name} came with ${descriptors.count} descriptors, expected ${definition.descriptors.length}`,
+        `reply to ${definition.name} has ${descriptors.count} descriptors, expected ${definition.descriptors.length}`,
       )
     }
     const checked = check(definition.result, result, `reply to ${definition.name}`)

@@ -1,7 +1,7 @@
 /**
- * A listener: makes a queue pair for each connection to a service name, lets the application post its receives, accepts.
+ * A listener: for each connection to a service name makes a queue pair, lets the application post receives, accepts.
  *
- *   connection-request ─► create queue pair ─► onQueuePair(qp) ─► accept-connection ─► queue ─► for await (const qp of listener)
+ *   connection-request ─► create queue pair ─► onQueuePair(qp) ─► accept-connection ─► queue ─► accept(), for await
  *
  * Connections are accepted as they come, at most `backlog` ahead of the application; further ones wait at the broker.
  */
@@ -13,7 +13,10 @@ export interface ListenOptions extends QueuePairOptions {
   readonly type?: 'connected'
   /** Connections that may wait for the application. Default 128. */
   readonly backlog?: number
-  /** Called with each new queue pair before its connection is accepted: post receives here. A rejection refuses the connection. */
+  /**
+   * Called with each new queue pair before its connection is accepted: post receives here. A rejection refuses the
+   * connection.
+   */
   readonly onQueuePair?: (queuePair: QueuePair) => void | Promise<void>
 }
 
@@ -46,7 +49,10 @@ export class Listener implements AsyncIterable<QueuePair> {
     this.#forget = forget
   }
 
-  /** The next connected queue pair; undefined once the listener is closed. Rejects with `broker-lost`. Keeps the process alive. */
+  /**
+   * The next connected queue pair; undefined once the listener is closed. Rejects with `broker-lost`. Keeps the
+   * process alive.
+   */
   async accept(): Promise<QueuePair | undefined> {
     const ready = this.#ready.shift()
     if (ready) {

@@ -1,5 +1,5 @@
 /**
- * Polling a completion ring that several processes may poll at once, without a lock (crash-consistency §2.3).
+ * Polling a completion ring that several processes may poll at once, without a lock.
  *
  *   head (pollers)                tail (broker)
  *     ▼                             ▼
@@ -10,11 +10,12 @@
  *     ─► copy the result out of the slot ─► compare-and-swap slot done|g → free|g+1: whoever wins delivers it
  *     ─► …; at the end compare-and-swap head h → p
  *
- * - The slot is the truth: an entry published twice, or whose slot somebody else took, fails the compare-and-swap and is skipped.
+ * - The slot is the truth: an entry published twice, or whose slot somebody else took, fails the compare-and-swap and
+ *   is skipped.
  * - Killed before the compare-and-swap: nothing happened. After it: the completion counts as delivered.
  * - The head is a hint that any poller may have moved or scribbled over; positions outside the ring end the poll.
- * - A queue pair this session has not opened (somebody else's, on a shared completion queue) stops the poll there until the broker
- *   has sent its segment; waits are woken then.
+ * - A queue pair this session has not opened (somebody else's, on a shared completion queue) stops the poll there until
+ *   the broker has sent its segment; waits are woken then.
  */
 import {
   type CompletionQueueGeometry,
@@ -26,7 +27,8 @@ import {
   referenceSlot,
   side,
 } from '../protocol/completion-queue-segment.js'
-import { operationOpcode } from '../protocol/opcodes.js'
+import { SharedVerbsError } from '../protocol/errors.js'
+import { opcode, operationOpcode } from '../protocol/opcodes.js'
 import { receiveSlot, sendSlot } from '../protocol/queue-pair-segment.js'
 import type { Mapping } from '../shm/mapping.js'
 import { doneToFree, generationOf, SLOT_DONE, stateOf } from '../shm/slot-state.js'
@@ -137,8 +139,8 @@ export class Poller {
   }
 
   /**
-   * Takes all completions of one queue pair that the ring refers to, wherever they stand, and leaves the entries to be skipped. For a
-   * queue pair that is closed: nothing is published for it any more.
+   * Takes all completions of one queue pair that the ring refers to, wherever they stand, and leaves the entries to be
+   * skipped. For a queue pair that is closed: nothing is published for it any more.
    */
   takeAllOf(segment: QueuePairSegment, batch: CompletionBatch): void {
     const words = this.#words
@@ -211,9 +213,9 @@ export class Poller {
     this.#adopting = number
     try {
       await this.#attachment.adopt(number)
-    } catch {
-      // Gone: its completions went with it. Any other reason would come again at each poll, so it ends in the same way.
-      this.depart(number)
+    } catch (error) {
+      // A slow broker is asked again by the next poll. Anything else is an answer: its completions went with it.
+      if (!(error instanceof SharedVerbsError) || error.code !== 'timeout') this.depart(number)
     } finally {
       this.#adopting = -1
       this.#attachment.doorbell.ring()
@@ -221,8 +223,8 @@ export class Poller {
   }
 
   /**
-   * An entry whose slot says something else: taken before, skip it. Unless the mapping is of a queue pair that is closed: then the
-   * number may have been issued again, and the entry be the new one's.
+   * An entry whose slot says something else: taken before, skip it. Unless the mapping is of a queue pair that is
+   * closed: then the number may have been issued again, and the entry be the new one's.
    */
   #stale(segment: QueuePairSegment, position: number): boolean {
     if (!segment.brokerClosed || this.#hasDeparted(segment.number, position) || segment.hasDone()) return true
@@ -243,7 +245,8 @@ export function takeFrom(
   const slot = referenceSlot(reference)
   if (slot >= queue.slotCount) return false
   const base = queue.slotBase + slot * queue.slotWords
-  // The broker wrote the result before the entry that was loaded; it is ours if the slot still has this generation afterwards.
+  // The broker wrote the result before the entry that was loaded; it is ours if the slot still has this generation
+  // afterwards.
   if (isSend) copySend(segment, base, batch)
   else copyReceive(segment, base, batch)
   if (!doneToFree(segment.words, base, generation)) return false
@@ -286,8 +289,10 @@ function copyReceive(segment: QueuePairSegment, base: number, batch: CompletionB
   const { u32, f64 } = segment.memory
   const wide = base >>> 1
   const row = batch.count
+  const withImmediate = operationOpcode(u32[base + RECEIVE_OPERATION]!) === opcode.receiveWithImmediate
   batch.id[row] = f64[wide + RECEIVE_ID]!
-  batch.opcode[row] = operationOpcode(u32[base + RECEIVE_OPERATION]!)
+  // A receive that no message was matched to says nothing about its kind.
+  batch.opcode[row] = withImmediate ? opcode.receiveWithImmediate : opcode.receive
   batch.status[row] = u32[base + RECEIVE_STATUS]!
   batch.byteLength[row] = f64[wide + RECEIVE_BYTE_LENGTH]!
   batch.immediate[row] = u32[base + RECEIVE_IMMEDIATE]!

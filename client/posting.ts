@@ -1,17 +1,17 @@
 /**
- * Posting: how a list of work requests gets from this process into a queue pair's ring (crash-consistency §2.2, the variant
- * with a lock per queue pair).
+ * Posting: how a list of work requests gets from this process into a queue pair's ring, under that queue pair's lock.
  *
  *   claim       slots free → claimed(member), one compare-and-swap each; no lock
  *   (write)     the caller writes the bodies with plain stores
  *   commit      lock ─► references into the ring ─► one store of the tail = the commit of the whole list ─► unlock
  *               ─► activity bits ─► load `sleeping`, ring the engine
  *
- * Killed before the store of the tail: nothing was posted, the sweep frees the claims. Killed after it: everything was posted, and
- * the sweep or the next poster makes the broker look. So taking the lock over from a dead owner needs no repair: a draft of
- * references beyond the tail is no part of the ring and is overwritten.
+ * Killed before the store of the tail: nothing was posted, the sweep frees the claims. Killed after it: everything was
+ * posted, and the sweep or the next poster makes the broker look. So taking the lock over from a dead owner needs no
+ * repair: a draft of references beyond the tail is no part of the ring and is overwritten.
  *
- * Waits: only the lock's. A living holder, stopped or slow, ends it as `busy` after `lockTimeoutMs`; a dead one is replaced.
+ * Waits: only the lock's. A living holder, stopped or slow, ends it as `busy` after `lockTimeoutMs`; a dead one is
+ * replaced.
  */
 
 import { limits } from '../protocol/limits.js'
@@ -24,8 +24,9 @@ import type { Attachment } from './attachment.js'
 import type { QueuePairSegment, SlotQueue } from './queue-pair-segment.js'
 
 /**
- * Why the last post accepted fewer than it was given. full: poll completions first. busy: a living process holds the posting lock of a
- * shared queue pair; try again later. closed: the queue pair or the session has ended, nothing will be accepted any more.
+ * Why the last post accepted fewer than it was given. full: poll completions first. busy: a living process holds the
+ * posting lock of a shared queue pair; try again later. closed: the queue pair or the session has ended, nothing will
+ * be accepted any more.
  */
 export type Refusal = 'none' | 'full' | 'busy' | 'closed'
 
@@ -34,7 +35,10 @@ const WANT_ROOM = queuePairHeader.word.wantRoom
 /** Long enough for a holder that was preempted, short enough for an event loop. */
 const lockTimeoutMs = 5
 
-/** Slots of the list being posted and their generations. One for the thread: posting never awaits and calls nothing of the application. */
+/**
+ * Slots of the list being posted and their generations. One for the thread: posting never awaits and calls nothing of
+ * the application.
+ */
 export const claimedSlots = new Int32Array(limits.slotsPerQueue)
 export const claimedGenerations = new Int32Array(limits.slotsPerQueue)
 
@@ -77,7 +81,10 @@ export class Poster {
     return count
   }
 
-  /** Publishes the claimed slots in their order, all or none. Anything but 'none': nothing was posted, the claims are undone. */
+  /**
+   * Publishes the claimed slots in their order, all or none. Anything but 'none': nothing was posted, the claims are
+   * undone.
+   */
   commit(count: number): Refusal {
     const owner = this.#attachment.owner
     if (this.#lock.acquire(owner, lockTimeoutMs) === 'busy') return this.#refuseBusy(count)

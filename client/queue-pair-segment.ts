@@ -1,6 +1,7 @@
 /**
- * A queue pair's segment as this process has mapped it: views and the index of everything hot paths touch, computed once from
- * the layouts. One per queue pair and session, shared by its handle (posting) and by the completion queues (polling).
+ * A queue pair's segment as this process has mapped it: views and the index of everything hot paths touch, computed
+ * once from the layouts. One per queue pair and session, shared by its handle (posting) and by the completion queues
+ * (polling).
  */
 import { side } from '../protocol/completion-queue-segment.js'
 import type { RequestResult } from '../protocol/control.js'
@@ -50,7 +51,7 @@ export class QueuePairSegment {
   readonly geometry: QueuePairGeometry
   readonly send: SlotQueue
   readonly receive: SlotQueue
-  /** Opened only to read completions that a shared completion queue referred to; no handle of the application exists. */
+  /** Opened only to read completions that a shared completion queue referred to; the application has no handle. */
   adopted: boolean
   readonly #mapping: Mapping
 
@@ -65,7 +66,10 @@ export class QueuePairSegment {
     this.receive = receiveQueue(geometry)
   }
 
-  /** Takes over the descriptor; on a refusal it is closed. Throws `segment-invalid` when the segment is not what was granted. */
+  /**
+   * Takes over the descriptor; on a refusal it is closed. Throws `segment-invalid` when the segment is not what was
+   * granted.
+   */
   static attach(fd: number | undefined, grant: QueuePairGrant, adopted: boolean): QueuePairSegment {
     const geometry = queuePairGeometry({ ...grant, type: queuePairType[grant.type] })
     const mapping = mapSegment(fd, grant.byteLength, true)
@@ -122,7 +126,7 @@ function checkHeader(memory: Memory, grant: QueuePairGrant, geometry: QueuePairG
   if (fits) return
   throw new SharedVerbsError(
     'segment-invalid',
-    `segment of queue pair ${grant.number} does not say what the broker granted; are client and broker of one version?`,
+    `segment of queue pair ${grant.number} is not what was granted; are client and broker of one version?`,
     { granted: grant, found, byteLength: memory.byteLength, neededByteLength: geometry.byteLength },
   )
 }

@@ -1,4 +1,4 @@
-/** A queue pair: where work requests are posted. Multiplexed by the broker on a few real queue pairs per pair of nodes. */
+/** A queue pair: where work requests are posted. The broker multiplexes many on a few real ones per pair of nodes. */
 import { EventEmitter } from 'node:events'
 import type { ObjectHandle, QueuePairAddress, ServiceAddress } from '../protocol/address.js'
 import { limits } from '../protocol/limits.js'
@@ -50,7 +50,10 @@ export class QueuePair extends EventEmitter<QueuePairEvents> {
   readonly address: QueuePairAddress
   readonly sendCq: CompletionQueue
   readonly receiveCq: CompletionQueue
-  /** Sends and receives that can be outstanding, and bytes of an inline payload: as granted, at least what was asked for. */
+  /**
+   * Sends and receives that can be outstanding, and bytes of an inline payload: as granted, at least what was asked
+   * for.
+   */
   readonly maxSend: number
   readonly maxReceive: number
   readonly maxInline: number
@@ -98,9 +101,9 @@ export class QueuePair extends EventEmitter<QueuePairEvents> {
   }
 
   /**
-   * Posts one work request or a list in its order. Returns how many were accepted, from the first on; 0 = none, never throws for full
-   * (see `lastRefusal`). Each accepted one gets exactly one verdict. Throws `invalid-argument` or `address-not-resolved` for a request
-   * that is wrong in itself; then none of the list was posted.
+   * Posts one work request or a list in its order. Returns how many were accepted, from the first on; 0 = none, never
+   * throws for full (see `lastRefusal`). Each accepted one gets exactly one verdict. Throws `invalid-argument` or
+   * `address-not-resolved` for a request that is wrong in itself; then none of the list was posted.
    */
   postSend(requests: SendWorkRequest | readonly SendWorkRequest[]): number {
     return isList(requests)
@@ -114,8 +117,8 @@ export class QueuePair extends EventEmitter<QueuePairEvents> {
   }
 
   /**
-   * Connects to a queue pair by address, or to whoever listens on a service. Throws `already-connected`, `peer-unknown`, `peer-unreachable`,
-   * `connection-rejected`, `timeout`, `aborted`.
+   * Connects to a queue pair by address, or to whoever listens on a service. Throws `already-connected`,
+   * `peer-unknown`, `peer-unreachable`, `connection-rejected`, `timeout`, `aborted`.
    */
   async connect(remote: QueuePairAddress | ServiceAddress, options: ConnectOptions = {}): Promise<void> {
     const { timeoutMs = defaultConnectTimeoutMs, signal } = options
@@ -127,13 +130,19 @@ export class QueuePair extends EventEmitter<QueuePairEvents> {
     this.#remote = result.remote
   }
 
-  /** Tells the peer, after everything posted was delivered, and flushes what is left at the deadline. The queue pair stays to be closed. */
+  /**
+   * Tells the peer, after everything posted was delivered, and flushes what is left at the deadline. The queue pair
+   * stays to be closed.
+   */
   async disconnect({ timeoutMs = defaultConnectTimeoutMs, signal }: ConnectOptions = {}): Promise<void> {
     const deadlines = { timeoutMs: timeoutMs + answerGraceMs, signal }
     await this.#attachment.request('disconnectQueuePair', { ...this.#id, timeoutMs }, deadlines)
   }
 
-  /** For `session.openQueuePair` in another process of the job on this node. Lists of several processes do not interleave. */
+  /**
+   * For `session.openQueuePair` in another process of the job on this node. Lists of several processes do not
+   * interleave.
+   */
   share(): QueuePairHandle {
     return {
       kind: 'queue-pair',
@@ -144,8 +153,8 @@ export class QueuePair extends EventEmitter<QueuePairEvents> {
   }
 
   /**
-   * Ends it. Everything outstanding gets its verdict, and its completions can be polled after this resolved. Nothing can be posted from
-   * the call on. May be called again.
+   * Ends it. Everything outstanding gets its verdict, and its completions can be polled after this resolved. Nothing
+   * can be posted from the call on. May be called again.
    */
   close(): Promise<void> {
     this.#closing ??= this.#close()
@@ -183,13 +192,16 @@ export class QueuePair extends EventEmitter<QueuePairEvents> {
     }
   }
 
-  /** The broker may wait for room to publish the last completions, and whoever would poll may be waiting for this close. */
+  /** The broker may wait for room to publish the last completions, and the poller may be waiting for this close. */
   #relieve(): void {
     this.sendCq.relieve()
     this.receiveCq.relieve()
   }
 
-  /** Keeps the completions before the segment goes. Not while other processes go on with the queue pair: they are theirs as well. */
+  /**
+   * Keeps the completions before the segment goes. Not while other processes go on with the queue pair: they are
+   * theirs as well.
+   */
   #takeOver(): void {
     if (!this.#segment.brokerClosed && !this.#attachment.ended) return
     this.sendCq.takeOver(this.#segment)

@@ -1,4 +1,4 @@
-/** Maps what the broker granted, with one way to refuse: the descriptor is closed and the error says what did not fit. */
+/** Maps what the broker granted. A refusal closes the descriptor and says what did not fit. */
 import { SharedVerbsError } from '../protocol/errors.js'
 import { closeDescriptor } from '../shm/libc.js'
 import { Mapping } from '../shm/mapping.js'

@@ -1,4 +1,4 @@
-/** A session: this process's (or worker thread's) membership in a job at the broker, and the maker of all its objects. */
+/** A session: the membership of this process or worker thread in a job at the broker, and the maker of its objects. */
 import { EventEmitter } from 'node:events'
 import type { ObjectHandle, QueuePairAddress } from '../protocol/address.js'
 import type { EventBody, EventName } from '../protocol/control.js'
@@ -155,8 +155,8 @@ export class Session extends EventEmitter<SessionEvents> {
   }
 
   /**
-   * Accepts connections to a name on this node, which peers reach by `qp.connect({ node, service })`. Throws `name-in-use`.
-   * `for await (const qp of listener)` yields connected queue pairs.
+   * Accepts connections to a name on this node, which peers reach by `qp.connect({ node, service })`. Throws
+   * `name-in-use`. `for await (const qp of listener)` yields connected queue pairs.
    */
   async listen(service: string, options: ListenOptions): Promise<Listener> {
     const { backlog = 128 } = options
@@ -177,8 +177,8 @@ export class Session extends EventEmitter<SessionEvents> {
   }
 
   /**
-   * Prepares datagrams to a node, given by name or by an address on it: once per node, before the first post. Throws `peer-unknown`,
-   * `peer-unreachable`, `timeout`.
+   * Prepares datagrams to a node, given by name or by an address on it: once per node, before the first post. Throws
+   * `peer-unknown`, `peer-unreachable`, `timeout`.
    */
   async resolve(target: QueuePairAddress | string, { timeoutMs = 5000, signal }: CallOptions = {}): Promise<void> {
     const node = typeof target === 'string' ? target : target.node
@@ -193,8 +193,8 @@ export class Session extends EventEmitter<SessionEvents> {
   }
 
   /**
-   * Ends the session: the broker flushes and closes its objects, then everything is unmapped and nothing keeps the process alive. What
-   * was not polled is gone. Never rejects; may be called again.
+   * Ends the session: the broker flushes and closes its objects, then everything is unmapped and nothing keeps the
+   * process alive. What was not polled is gone. Never rejects; may be called again.
    */
   close(): Promise<void> {
     this.#closing ??= this.#close()
@@ -206,6 +206,7 @@ export class Session extends EventEmitter<SessionEvents> {
     if (name === 'connection-request') this.#connectionRequest(body as EventBody<'connection-request'>)
     else if (name === 'queue-pair-error') this.#queuePairError(body as EventBody<'queue-pair-error'>)
     else if (name === 'queue-pair-disconnected') this.#disconnected(body as EventBody<'queue-pair-disconnected'>)
+    else if (name === 'completion-queue-error') this.#completionQueueError(body as EventBody<'completion-queue-error'>)
     else this.emit('event', { kind: name, ...body } as SessionEvent)
   }
 
@@ -258,6 +259,15 @@ export class Session extends EventEmitter<SessionEvents> {
     const event = { kind: 'queue-pair-disconnected', number, generation, reason, queuePair } as const
     queuePair?.emit('disconnected', event)
     this.emit('event', event)
+  }
+
+  #completionQueueError(body: EventBody<'completion-queue-error'>): void {
+    const { number, generation, reason } = body
+    const text = `the broker gave up completion queue ${number}: ${reason}; close it and make another`
+    this.#completionQueue(number, generation)?.fail(
+      new SharedVerbsError('protocol-violation', text, { number, generation }),
+    )
+    this.emit('event', { kind: 'completion-queue-error', ...body })
   }
 
   #queuePair(number: number, generation: number): QueuePair | undefined {

@@ -1,7 +1,7 @@
 /**
- * Work requests into slots. First everything is checked, for the whole list, then slots are claimed, then everything is written:
- * a mistake of the caller throws while nothing has happened yet. What is checked is form (types, integers, counts, what fits
- * the slot's fields). Bounds, rights, keys and lengths are the broker's to judge.
+ * Work requests into slots. First everything is checked, for the whole list, then slots are claimed, then everything is
+ * written: a mistake of the caller throws while nothing has happened yet. What is checked is form (types, integers,
+ * counts, what fits the slot's fields). Bounds, rights, keys and lengths are the broker's to judge.
  */
 import { limits } from '../protocol/limits.js'
 import {

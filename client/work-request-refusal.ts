@@ -1,4 +1,4 @@
-/** What a caller is told about a work request that cannot be posted. Apart from the encoder, so that its paths stay small. */
+/** What a caller is told about a work request that cannot be posted. Apart, so that the encoder's paths stay small. */
 import type { QueuePairAddress } from '../protocol/address.js'
 import { SharedVerbsError } from '../protocol/errors.js'
 
@@ -15,8 +15,8 @@ export function refuseEntry(entry: unknown, index: number): never {
   const reason = region === undefined ? `key ${shown(key)}` : describeRegion(region)
   throw new SharedVerbsError(
     'invalid-argument',
-    `work request: local[${index}] names ${reason}, offset ${shown(offset)}, length ${shown(length)}; it must name an open ` +
-      'region of this session, or a region key, and lie inside the region when copied inline',
+    `work request: local[${index}] names ${reason}, offset ${shown(offset)}, length ${shown(length)}; it must name ` +
+      'an open region of this session, or a region key, and lie inside the region when copied inline',
     { field: `local[${index}]`, offset: shown(offset), length: shown(length) },
   )
 }
@@ -24,7 +24,7 @@ export function refuseEntry(entry: unknown, index: number): never {
 export function refuseDestination(destination: QueuePairAddress): never {
   throw new SharedVerbsError(
     'address-not-resolved',
-    `work request: node ${shown(destination.node)} was not resolved; await session.resolve(address) once before posting to it`,
+    `work request: node ${shown(destination.node)} was not resolved; await session.resolve(address) once before posting`,
     { node: shown(destination.node) },
   )
 }

@@ -1,11 +1,12 @@
-/** Work requests as applications write them. Objects may be kept and posted again; nothing of them is kept after a post. */
+/** Work requests as applications write them. Objects may be posted again; nothing of them is kept after a post. */
 import type { QueuePairAddress } from '../protocol/address.js'
 import type { SendOpcodeName } from '../protocol/opcodes.js'
 import type { MemoryRegion } from './memory-region.js'
 
 /**
- * A piece of local memory. `offset` and `length` are bytes inside the region, whole numbers below 2^32. Instead of the handle, the
- * region's `localKey` may be given. Bounds and keys are judged by the broker: what does not fit comes back as an error completion.
+ * A piece of local memory. `offset` and `length` are bytes inside the region, whole numbers below 2^32. Instead of the
+ * handle, the region's `localKey` may be given. Bounds and keys are judged by the broker: what does not fit comes back
+ * as an error completion.
  */
 export type ScatterGatherEntry =
   | { readonly region: MemoryRegion; readonly offset: number; readonly length: number }
@@ -24,7 +25,10 @@ interface SendCommon {
   readonly fence?: boolean
   /** False: a success makes no completion (an error always does). Default true. */
   readonly signaled?: boolean
-  /** Datagram queue pairs only, and there required: whom to reach. Its node must have been resolved (`session.resolve`). */
+  /**
+   * Datagram queue pairs only, and there required: whom to reach. Its node must have been resolved
+   * (`session.resolve`).
+   */
   readonly destination?: QueuePairAddress
 }
 
@@ -32,8 +36,9 @@ interface Payload {
   /** At most four; gathered in order. Default: none. */
   readonly local?: readonly ScatterGatherEntry[]
   /**
-   * Bytes copied when posted (the memory may be reused at once), at most the queue pair's `maxInline`: an array of its own instead of
-   * `local`, or true to copy what `local` names, whose entries must then lie inside regions given by handle.
+   * Bytes copied when posted (the memory may be reused at once), at most the queue pair's `maxInline`: an array of its
+   * own instead of `local`, or true to copy what `local` names, whose entries must then lie inside regions given by
+   * handle.
    */
   readonly inline?: Uint8Array | boolean
 }
@@ -82,8 +87,8 @@ export type ReadRequest = SendCommon & {
 }
 
 /**
- * Stores `swap` at the peer if it holds `compare` there. Eight bytes, aligned, little-endian, 64 bits signed or unsigned; the original
- * value arrives in `local`, one entry of eight bytes.
+ * Stores `swap` at the peer if it holds `compare` there. Eight bytes, aligned, little-endian, 64 bits signed or
+ * unsigned; the original value arrives in `local`, one entry of eight bytes.
  */
 export type CompareAndSwapRequest = SendCommon & {
   readonly opcode: 'compare-and-swap'

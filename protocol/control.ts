@@ -5,7 +5,7 @@
  * Envelope on the socket (one SEQPACKET message each, msgpack, at most limits.controlMessageByteLength):
  *   request   [1, id, name, body]         id: a number the client never uses twice in a session; a repeat gets the first answer again
  *   reply     [2, id, result]
- *   failure   [3, id, {code, message, context}]
+ *   failure   [3, id, {code, message, context}]      id -1: what came was so wrong that no request can be named
  *   event     [4, name, body]             broker → client, unasked
  */
 import { z } from 'zod'
@@ -20,6 +20,9 @@ const name = z.string().refine(isName, 'a name of 1 to 64 printable characters w
 const key = z.number().refine(isKey, 'a region key')
 const timeoutMs = z.number().min(0).max(3_600_000)
 const objectNumber = count(0xffffff)
+const byteLength = count(Number.MAX_SAFE_INTEGER)
+/** Why something happened, for people. */
+const reason = z.string().max(2000)
 
 export const addressSchema = z.strictObject({ node: nodeName, number: objectNumber, generation: u32 })
 export const serviceAddressSchema = z.strictObject({ node: nodeName, service: name })
@@ -37,12 +40,12 @@ const queuePairGrant = z.strictObject({
   sendSlots: u32,
   receiveSlots: u32,
   inlineByteLength: u32,
-  byteLength: z.number(),
+  byteLength,
   sendCompletionQueue: u32,
   receiveCompletionQueue: u32,
 })
-const completionQueueGrant = z.strictObject({ ...objectId, capacity: u32, byteLength: z.number() })
-const regionGrant = z.strictObject({ key, byteLength: z.number(), mappedByteLength: z.number(), rights: u32 })
+const completionQueueGrant = z.strictObject({ ...objectId, capacity: u32, byteLength })
+const regionGrant = z.strictObject({ key, byteLength, mappedByteLength: byteLength, rights: u32 })
 
 export interface RequestDefinition<Body extends z.ZodType = z.ZodType, Result extends z.ZodType = z.ZodType> {
   readonly name: string
@@ -81,9 +84,9 @@ export const requests = {
       node: nodeName,
       epoch: u32,
       brokerProcessId: u32,
-      brokerPageByteLength: z.number(),
-      activityByteLength: z.number(),
-      provider: z.string(),
+      brokerPageByteLength: byteLength,
+      activityByteLength: byteLength,
+      provider: z.string().max(64),
     }),
     ['broker-page', 'activity', 'liveness', 'session-doorbell', 'engine-doorbell'],
   ),
@@ -149,14 +152,14 @@ export const requests = {
 export const events = {
   /** Somebody asks to connect to a service this session listens on; answer by accept-connection or reject-connection. */
   'connection-request': z.strictObject({ connection: u32, service: name, remote: addressSchema }),
-  'queue-pair-error': z.strictObject({ ...objectId, status: u32, reason: z.string() }),
-  'queue-pair-disconnected': z.strictObject({ ...objectId, reason: z.string() }),
-  'completion-queue-error': z.strictObject({ ...objectId, reason: z.string() }),
+  'queue-pair-error': z.strictObject({ ...objectId, status: u32, reason }),
+  'queue-pair-disconnected': z.strictObject({ ...objectId, reason }),
+  'completion-queue-error': z.strictObject({ ...objectId, reason }),
   /** The path to a node was lost or came back. */
-  'path-lost': z.strictObject({ node: nodeName, reason: z.string() }),
+  'path-lost': z.strictObject({ node: nodeName, reason }),
   'path-recovered': z.strictObject({ node: nodeName }),
-  'device-removed': z.strictObject({ device: z.string() }),
-  'broker-draining': z.strictObject({ reason: z.string() }),
+  'device-removed': z.strictObject({ device: z.string().max(256) }),
+  'broker-draining': z.strictObject({ reason }),
 } as const
 
 export type RequestName = keyof typeof requests

@@ -17,7 +17,7 @@ export class SharedVerbsError extends Error {
 
   /** Form in which errors travel in control replies. */
   toWire(): WireError {
-    return { code: this.code, message: this.message, context: JSON.stringify(this.context) }
+    return { code: this.code, message: this.message, context: printContext(this.context) }
   }
 
   static fromWire(wire: WireError): SharedVerbsError {
@@ -33,10 +33,20 @@ export interface WireError {
   readonly context: string
 }
 
+/** Context may hold what JSON cannot: big integers travel as text, what has no end not at all. An error about an error helps nobody. */
+function printContext(context: Readonly<Record<string, unknown>>): string {
+  try {
+    return JSON.stringify(context, (_, value: unknown) => (typeof value === 'bigint' ? String(value) : value))
+  } catch {
+    return '{}'
+  }
+}
+
 function parseContext(text: string): Record<string, unknown> {
   try {
     const value: unknown = JSON.parse(text)
-    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {}
+    const isRecord = typeof value === 'object' && value !== null && !Array.isArray(value)
+    return isRecord ? (value as Record<string, unknown>) : {}
   } catch {
     return {}
   }

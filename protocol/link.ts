@@ -7,7 +7,7 @@
  */
 import { z } from 'zod'
 import { isName, isNodeName } from './address.js'
-import { check, decode, encode } from './codec.js'
+import { check, decode, encode, nameOf } from './codec.js'
 import { SharedVerbsError } from './errors.js'
 
 const u32 = z.number().int().min(0).max(0xffffffff)
@@ -16,14 +16,21 @@ const small = z
   .int()
   .min(0)
   .max(1 << 24)
-const nodeName = z.string().refine(isNodeName)
-const jobName = z.string().refine(isName)
-const hex = z.string().regex(/^[0-9a-f]{0,128}$/)
+const nodeName = z.string().refine(isNodeName, 'a node name')
+const jobName = z.string().refine(isName, 'a job name')
+const whole = z.number().int().min(0)
+const hex = z.string().regex(/^[0-9a-f]{0,128}$/, 'up to 128 hexadecimal digits')
+
+/** What a provider needs besides to reach a queue pair, in its own words: a few short facts. */
+const pathFields = 16
+const pathKey = z.string().regex(/^[A-Za-z][A-Za-z0-9-]{0,31}$/, 'a word of at most 32 letters, digits and dashes')
 
 export const queuePairAddressSchema = z.strictObject({
   number: small,
   packetSequence: small,
-  path: z.record(z.string().max(32), z.union([z.string().max(128), z.number()])),
+  path: z
+    .record(pathKey, z.union([z.string().max(128), whole]))
+    .refine((path) => Object.keys(path).length <= pathFields, `at most ${pathFields} fields`),
 })
 
 /** What two brokers must agree on for a lane; the effective value is the minimum, or equality where noted. */
@@ -37,7 +44,7 @@ export const laneParametersSchema = z.strictObject({
   mtu: small,
   trafficClass: small,
   atomicWindow: small,
-  maxMessageByteLength: z.number(),
+  maxMessageByteLength: whole,
 })
 export type LaneParameters = z.output<typeof laneParametersSchema>
 
@@ -102,7 +109,7 @@ export const linkMessages = {
   /** Orderly reap of an idle lane: the asked side agrees only with nothing in flight and no queue pair on it. */
   'lane-reap': z.strictObject({ ...laneName, incarnation: u32 }),
   'lane-reaped': z.strictObject({ ...laneName, incarnation: u32, agreed: z.boolean() }),
-  heartbeat: z.strictObject({ engineTurns: z.number(), echo: z.number() }),
+  heartbeat: z.strictObject({ engineTurns: whole, echo: whole }),
   goodbye: z.strictObject({ reason: z.string().max(200) }),
 } as const
 
@@ -122,7 +129,7 @@ export function decodeLinkMessage(bytes: Uint8Array): LinkMessage {
   const value = decode(bytes, linkMessageByteLength)
   const name: unknown = Array.isArray(value) && value.length === 2 ? value[0] : undefined
   if (typeof name !== 'string' || !Object.hasOwn(linkMessages, name)) {
-    throw new SharedVerbsError('malformed-message', `link message of unknown name ${String(name).slice(0, 40)}`)
+    throw new SharedVerbsError('malformed-message', `no link message is named ${nameOf(name)}`)
   }
   const known = name as LinkMessageName
   return { name: known, body: check(linkMessages[known], (value as unknown[])[1], known) } as LinkMessage

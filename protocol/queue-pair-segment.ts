@@ -6,6 +6,8 @@
  *   - the store of a ring's tail under the robust lock commits a whole list; the broker never takes these locks
  *   - the ring position of a work request is its sequence in its flow; the broker stores it in the slot before `queued`
  *   - all bytes may be changed by any holder at any time: the broker copies, then checks, then uses
+ *   - the bit of a queue pair in its job's activity (shm/activity) is its number, one for both rings: who posts to either marks it
+ *     after the tail, who takes it looks at both
  *
  *   0        identity (broker, once)                       ┐
  *   64       send lock · want room          (clients)      │ header

@@ -1,19 +1,61 @@
 /**
- * ABI version and fingerprint. The fingerprint is computed from every layout two processes share, so that a changed field cannot
- * be forgotten; attach compares both before any other byte is looked at.
+ * ABI version and fingerprints. A fingerprint is computed from every layout two processes share, and from the facts beside them that
+ * both must know alike: where areas lie, what numbers mean. So a change cannot be forgotten; attach and hello compare before any other
+ * byte is looked at. What the mechanism packs into words (locks, slot states, activity) is not in it: raise `abiVersion` for those.
  */
-import { brokerPage, nodeNameRow } from './broker-page.js'
-import { completionEntry, completionQueueHeader } from './completion-queue-segment.js'
-import { nodeFileLayouts } from './node-file.js'
+import { referenceRingLayout } from '../shm/reference-ring.js'
+import {
+  brokerPage,
+  brokerPageGeometry,
+  brokerPageMagic,
+  brokerState,
+  brokerStateNames,
+  nodeNameRow,
+} from './broker-page.js'
+import {
+  completionEntry,
+  completionQueueGeometry,
+  completionQueueHeader,
+  completionQueueMagic,
+  packReference,
+  side,
+} from './completion-queue-segment.js'
+import { packKey } from './keys.js'
+import {
+  counterNames,
+  laneStateNames,
+  memberState,
+  memberStateNames,
+  nodeFileGeometry,
+  nodeFileLayouts,
+  nodeFileMagic,
+  peerStateNames,
+} from './node-file.js'
+import { opcode, packOperation, workRequestFlag } from './opcodes.js'
 import {
   atomicRecord,
   flowRecord,
+  queuePairGeometry,
   queuePairHeader,
+  queuePairMagic,
+  queuePairState,
+  queuePairStateNames,
+  queuePairType,
   receiveSlot,
   scatterGatherEntry,
   sendSlot,
 } from './queue-pair-segment.js'
-import { wireLayouts } from './wire.js'
+import { status } from './statuses.js'
+import {
+  connectByService,
+  frameFlag,
+  messageFlag,
+  messageType,
+  packKind,
+  regionRight,
+  rejectReason,
+  wireLayouts,
+} from './wire.js'
 
 export const abiVersion = 1
 /** Versions of the brokers' link this build speaks. */
@@ -23,6 +65,7 @@ export const clientLayouts = [
   brokerPage,
   nodeNameRow,
   queuePairHeader,
+  referenceRingLayout,
   sendSlot,
   receiveSlot,
   scatterGatherEntry,
@@ -32,15 +75,55 @@ export const clientLayouts = [
   completionEntry,
 ] as const
 
-const fingerprintOf = (layouts: readonly { signature(): string }[]): number =>
-  fnv1a(layouts.map((one) => one.signature()).join('\n'))
+/** Odd numbers, so that each of them and each rounding shows. */
+const exampleQueuePair = { sendSlots: 5, receiveSlots: 9, inlineByteLength: 100 }
 
-/** Of everything a client and its broker share. 32 bits, unsigned. */
-export const clientFingerprint = fingerprintOf(clientLayouts)
+export const clientFacts = {
+  magic: [brokerPageMagic, queuePairMagic, completionQueueMagic],
+  brokerPage: brokerPageGeometry,
+  brokerState,
+  connected: queuePairGeometry({ type: queuePairType.connected, ...exampleQueuePair }),
+  datagram: queuePairGeometry({ type: queuePairType.datagram, ...exampleQueuePair }),
+  completionQueue: completionQueueGeometry(5),
+  queuePairType,
+  queuePairState,
+  side,
+  opcode,
+  workRequestFlag,
+  status,
+  packed: [packReference(1, side.receive, 2), packOperation(1, 2, 3), packKey(1, 2)],
+} as const
+
+export const wireFacts = {
+  frameFlag,
+  messageType,
+  messageFlag,
+  packed: [packKind(1, 2, 3), packKey(1, 2)],
+  connectByService,
+  rejectReason,
+  regionRight,
+  opcode,
+  status,
+} as const
+
+export const nodeFileFacts = {
+  magic: nodeFileMagic,
+  geometry: nodeFileGeometry,
+  counterNames,
+  memberState,
+  stateNames: [brokerStateNames, memberStateNames, queuePairStateNames, peerStateNames, laneStateNames],
+} as const
+
+/** 32 bits, unsigned. */
+export const fingerprintOf = (layouts: readonly { signature(): string }[], facts: object): number =>
+  fnv1a([...layouts.map((one) => one.signature()), JSON.stringify(facts)].join('\n'))
+
+/** Of everything a client and its broker share. */
+export const clientFingerprint = fingerprintOf(clientLayouts, clientFacts)
 /** Of everything two brokers exchange on lanes. */
-export const wireFingerprint = fingerprintOf(wireLayouts)
+export const wireFingerprint = fingerprintOf(wireLayouts, wireFacts)
 /** Of the node file. */
-export const nodeFileFingerprint = fingerprintOf(nodeFileLayouts)
+export const nodeFileFingerprint = fingerprintOf(nodeFileLayouts, nodeFileFacts)
 
 /** FNV-1a, 32 bits. */
 function fnv1a(source: string): number {

@@ -16,12 +16,17 @@ import { f64, gap, i64, layout, text, u32 } from '../shm/layout.js'
 import { limits } from './limits.js'
 
 export const laneHeader = layout('lane-header', {
-  /** byteLength of the frame (bits 15..0), flags (bits 31..16). */
+  /** byteLength of the frame (bits 15..0), `frameFlag` (bits 31..16). */
   frame: u32(),
   laneSequence: u32(),
   laneAcknowledged: u32(),
   laneLimit: u32(),
 })
+
+export const frameFlag = {
+  /** Acknowledgements and nothing else: never answered by such a frame alone, or two idle brokers would answer each other for ever. */
+  acknowledgementsOnly: 1,
+} as const
 
 export const routeHeader = layout('route-header', {
   /** type (bits 7..0), flags (15..8), length (31..16). */
@@ -73,7 +78,8 @@ export const messageFlag = {
   forget: 16,
 } as const
 
-export const packKind = (type: number, flags: number, length: number): number => type | (flags << 8) | (length << 16)
+export const packKind = (type: number, flags: number, length: number): number =>
+  (type | (flags << 8) | (length << 16)) >>> 0
 export const kindType = (kind: number): number => kind & 0xff
 export const kindFlags = (kind: number): number => (kind >>> 8) & 0xff
 export const kindLength = (kind: number): number => kind >>> 16

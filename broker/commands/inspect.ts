@@ -75,16 +75,19 @@ async function inspect(view: InspectViewName, options: InspectOptions): Promise<
   }
   const everyMs = (options.watch === true ? 1 : options.watch) * 1000
   let before: NodeFileSnapshot | undefined
+  let absence = ''
   for (;;) {
     if (process.stdout.isTTY) process.stdout.write('\x1b[2J\x1b[H')
     try {
       const now = readNodeFile(runtimeDirectory)
       show(now, view, options, before)
       before = now
+      absence = ''
     } catch (error) {
       // A watcher outlives the broker it watches, and sees the next one.
       if (!(error instanceof SharedVerbsError) || error.code !== 'broker-not-running') throw error
-      process.stderr.write(`broker: note: ${error.message}\n`)
+      if (error.message !== absence) process.stderr.write(`broker: note: ${error.message}\n`)
+      absence = error.message
     }
     await sleep(everyMs)
   }

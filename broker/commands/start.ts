@@ -153,5 +153,8 @@ function announce(started: Started, options: StartOptions): void {
   }
   const { node, processId, runtimeDirectory, linkAddress } = started
   const state = started.event === 'started' ? 'running' : 'running already'
-  printLine({ noun: 'broker', fields: { node, state, pid: processId, dir: runtimeDirectory, link: linkAddress || null } })
+  printLine({
+    noun: 'broker',
+    fields: { node, state, pid: processId, dir: runtimeDirectory, link: linkAddress || null },
+  })
 }

@@ -74,7 +74,7 @@ export class Connections {
       const { number, generation } = queuePair
       const { peer, ...remote } = await engine.call('accept-connection', { connection, number, generation })
       const use = peer === thisNode ? localUse(this.#options.node) : sharing.join(queuePair, peer)
-      queuePairs.setConnection(queuePair, use, remote)
+      queuePairs.setConnection(queuePair, use)
       return { node: use.node, ...remote }
     } finally {
       queuePair.connecting = false
@@ -128,7 +128,7 @@ export class Connections {
         remote: 'service' in remote ? { service: remote.service } : { number: remote.number, generation: remote.generation },
         timeoutMs: Math.max(0, deadlineMs - this.#options.clock.nowMs()),
       })
-      this.#options.queuePairs.setConnection(queuePair, use, found)
+      this.#options.queuePairs.setConnection(queuePair, use)
       return { node: remote.node, number: found.number, generation: found.generation }
     } catch (error) {
       use.release()

@@ -17,6 +17,9 @@ import { sessionBounds } from './limits.js'
 import { ReplyMemory } from './reply-memory.js'
 import type { Answer, Handler, SessionRequestName } from './request-handler.js'
 
+/** Under this a message is refused that does not even say which request it is; clients number theirs from 1. */
+const noRequest = 0
+
 const noDescriptors = (): readonly number[] => []
 
 export class ControlConnection {
@@ -55,7 +58,7 @@ export class ControlConnection {
       const { id, name, body } = decodeClientMessage(message)
       this.#request(id, name, body)
     } catch (error) {
-      this.#refuseGarbage(requestIdOf(message), toFailure(error))
+      this.#refuseGarbage(Math.max(noRequest, requestIdOf(message)), toFailure(error))
     }
   }
 

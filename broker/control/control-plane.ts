@@ -3,15 +3,16 @@ import { brokerState } from '../../protocol/broker-page.js'
 import type { EngineReady } from '../engine/commands.js'
 import { Regions } from '../memory/region.js'
 import type { BrokerPage } from '../observe/broker-page.js'
-import type { NodeFile } from '../observe/node-file.js'
+import { type NodeFile, readBootId } from '../observe/node-file.js'
 import type { Observer } from '../observe/observer.js'
 import { Accounts } from '../sessions/accounts.js'
 import { CompletionQueues } from '../sessions/completion-queue.js'
+import type { Job, JobIdentity } from '../sessions/job.js'
 import { Jobs } from '../sessions/jobs.js'
 import type { ObjectServices } from '../sessions/object-services.js'
 import { QueuePairs } from '../sessions/queue-pair.js'
 import { Sessions } from '../sessions/sessions.js'
-import { Sharing } from '../sharing/sharing.js'
+import { Sharing, type SharingOptions } from '../sharing/sharing.js'
 import type { Clock } from './clock.js'
 import { Connections } from './connections.js'
 import type { Engine } from './engine.js'
@@ -65,7 +66,7 @@ export class ControlPlane {
     this.queuePairs = new QueuePairs(objects, this.completionQueues)
     this.regions = new Regions(objects)
     const { completionQueues, queuePairs, regions } = this
-    this.sharing = new Sharing()
+    this.sharing = new Sharing(this.#sharingOptions(parts))
     this.jobs = new Jobs({
       services: objects,
       clock,
@@ -81,6 +82,20 @@ export class ControlPlane {
     }
     this.sessions = new Sessions({ services: objects, clock, jobs, completionQueues, queuePairs, regions, onLeave })
     this.#relayEvents()
+  }
+
+  #sharingOptions({ settings, clock, observer, nodeFile, page, doorbell, engine, ready }: ControlPlaneParts): SharingOptions {
+    const { provider } = ready
+    const { nodeId, epoch } = nodeFile
+    const { node, lanes, sharing, clusterKey, host, port, peers, peersFile, random, idleReapMs: idleMs } = settings
+    const identity = { node, nodeId, bootId: readBootId(), epoch, provider, lanes, sharing }
+    const findJob = (of: JobIdentity): Job | undefined => {
+      const job = this.jobs.find(of)
+      return job?.removal ? undefined : job
+    }
+    const places = { host, port, peers, peersFile, clusterKey }
+    const tools = { clock, random, observer, nodeFile, page, doorbell, engine, ready }
+    return { ...places, ...tools, identity, idleMs, findJob }
   }
 
   setState(state: (typeof brokerState)[keyof typeof brokerState]): void {

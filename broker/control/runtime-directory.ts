@@ -92,8 +92,9 @@ function prepare(path: string, socketMode: number): boolean {
     const why = `makes the socket path ${byteLength} bytes long, at most ${socketPathByteLength} are possible`
     throw unusable(path, why, 'choose a shorter one')
   }
-  const existed = statSync(path, { throwIfNoEntry: false }) !== undefined
+  let existed = false
   try {
+    existed = statSync(path, { throwIfNoEntry: false }) !== undefined
     mkdirSync(path, { recursive: true, mode: socketMode === 0o660 ? 0o750 : 0o700 })
   } catch (error) {
     throw unusable(path, `cannot be made (${errnoOf(error)})`, 'choose another or make it for this user', error)

@@ -37,7 +37,8 @@ export function executeAtomic(engine: Engine, flow: Flow, sequence: number, requ
   const { queuePair } = flow
   const at = queuePair.geometry.atomicRecordsOffset + ((sequence >>> 0) % limits.atomicWindow) * atomicRecord.byteLength
   const first = queuePair.connected ? atomicRecord.read(queuePair.memory, at) : null
-  if (first?.state === RECORD_STATE.executed && first.sequence === sequence >>> 0) return { status: status.success, original: first.original }
+  if (first?.state === RECORD_STATE.executed && first.sequence === sequence >>> 0)
+    return { status: status.success, original: first.original }
   const region = engine.regions.find(request.key, queuePair.job)
   const refusal = refuse(request, region)
   if (refusal !== 0 || !region) return { status: refusal, original: 0n }
@@ -45,12 +46,19 @@ export function executeAtomic(engine: Engine, flow: Flow, sequence: number, requ
   const index = request.offset / 8
   if (queuePair.connected) {
     // The intent comes first: a successor that finds it without `executed` cannot know and says unknown.
-    atomicRecord.write(queuePair.memory, at, { sequence, key: request.key, offset: request.offset, replacement: request.swap, status: 0 })
+    atomicRecord.write(queuePair.memory, at, {
+      sequence,
+      key: request.key,
+      offset: request.offset,
+      replacement: request.swap,
+      status: 0,
+    })
     queuePair.words.store(at / 4 + atomicRecord.word.state, RECORD_STATE.intent)
   }
-  const original = request.operation === opcode.fetchAndAdd
-    ? atomic64.add(words, index, request.swap)
-    : atomic64.compareExchange(words, index, request.compare, request.swap)
+  const original =
+    request.operation === opcode.fetchAndAdd
+      ? atomic64.add(words, index, request.swap)
+      : atomic64.compareExchange(words, index, request.compare, request.swap)
   if (queuePair.connected) {
     queuePair.memory.i64[(at + atomicRecord.offset.original) / 8] = original
     queuePair.words.store(at / 4 + atomicRecord.word.state, RECORD_STATE.executed)

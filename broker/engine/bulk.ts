@@ -41,7 +41,8 @@ function step(engine: Engine, lane: Lane, request: SendRequest): boolean {
     lane.bulkCursor--
     request.noticeDue = request.opcode !== opcode.write && request.opcode !== opcode.read
   }
-  if (request.noticeDue && !sendNotice(engine, lane, request)) return lane.batch.count > 0 ? engine.flushLane(lane) && false : false
+  if (request.noticeDue && !sendNotice(engine, lane, request))
+    return lane.batch.count > 0 ? engine.flushLane(lane) && false : false
   leave(engine, lane, request)
   return true
 }
@@ -77,7 +78,16 @@ function postChunk(engine: Engine, lane: Lane, request: SendRequest): boolean {
   const offset = local.offsets[entry]! + localCursor.offset
   byteLength = Math.min(byteLength, local.lengths[entry]! - localCursor.offset)
   byteLength = target(request, byteLength)
-  lane.addChunk(request, chunkOpcode(request), chunkAddress, chunkKey, region.address + offset, byteLength, region.registered!.localKey, -1)
+  lane.addChunk(
+    request,
+    chunkOpcode(request),
+    chunkAddress,
+    chunkKey,
+    region.address + offset,
+    byteLength,
+    region.registered!.localKey,
+    -1,
+  )
   advance(localCursor, local, byteLength)
   request.moved += byteLength
   return true
@@ -91,7 +101,16 @@ function postInline(lane: Lane, request: SendRequest): boolean {
   const offset = lane.stageOffset(stage)
   gather(request, byteLength, lane.memory, offset)
   target(request, byteLength)
-  lane.addChunk(request, sendOpcode.write, chunkAddress, chunkKey, lane.memory.address + offset, byteLength, lane.registered.localKey, stage)
+  lane.addChunk(
+    request,
+    sendOpcode.write,
+    chunkAddress,
+    chunkKey,
+    lane.memory.address + offset,
+    byteLength,
+    lane.registered.localKey,
+    stage,
+  )
   request.moved = byteLength
   return true
 }

@@ -43,7 +43,13 @@ export function flushWaiting(engine: Engine, flow: Flow): void {
 }
 
 /** The queue pair stops: error for its holders, its peer is told. Repeating it changes nothing. */
-export function beginFailure(engine: Engine, queuePair: EngineQueuePair, verdict: Status, reason: string, byPeer: boolean): void {
+export function beginFailure(
+  engine: Engine,
+  queuePair: EngineQueuePair,
+  verdict: Status,
+  reason: string,
+  byPeer: boolean,
+): void {
   if (queuePair.state === queuePairState.error || engine.queuePairs[queuePair.number] !== queuePair) return
   queuePair.setState(queuePairState.error, verdict)
   for (const flow of queuePair.everyFlow()) flushWaiting(engine, flow)

@@ -22,12 +22,15 @@ import { Region } from './region.js'
 import { revokeEverywhere } from './remote-keys.js'
 import { connectByService } from '../../protocol/wire.js'
 
-type Handlers = { [Name in EngineCommandName]: (engine: Engine, given: EngineArguments<Name>) => Promise<EngineAnswer<Name>> }
+type Handlers = {
+  [Name in EngineCommandName]: (engine: Engine, given: EngineArguments<Name>) => Promise<EngineAnswer<Name>>
+}
 
 const fail = (code: Parameters<typeof errorOf>[0], message: string): never => {
   throw errorOf(code, message)
 }
-const errorOf = (code: ConstructorParameters<typeof SharedVerbsError>[0], message: string): SharedVerbsError => new SharedVerbsError(code, message)
+const errorOf = (code: ConstructorParameters<typeof SharedVerbsError>[0], message: string): SharedVerbsError =>
+  new SharedVerbsError(code, message)
 
 /** What a thrown or rejected value means for the control plane. */
 export function toFailure(error: unknown): { code: string; message: string } {
@@ -40,11 +43,19 @@ export function toFailure(error: unknown): { code: string; message: string } {
 }
 
 function isProviderFailure(error: unknown): error is ProviderFailure {
-  return typeof error === 'object' && error !== null && 'code' in error && 'message' in error && Object.hasOwn(failureCodeOf, String(error.code))
+  return (
+    typeof error === 'object' &&
+    error !== null &&
+    'code' in error &&
+    'message' in error &&
+    Object.hasOwn(failureCodeOf, String(error.code))
+  )
 }
 
 function call<Result>(start: (done: Done<Result>) => void): Promise<Result> {
-  return new Promise((resolve, reject) => start((failure, result) => (failure || result === null ? reject(failure) : resolve(result))))
+  return new Promise((resolve, reject) =>
+    start((failure, result) => (failure || result === null ? reject(failure) : resolve(result))),
+  )
 }
 
 function queuePairOf(engine: Engine, of: { number: number; generation: number }): EngineQueuePair {
@@ -69,7 +80,8 @@ export const handlers: Handlers = {
     if (!row) return null
     engine.jobs.delete(job)
     for (const key of [...engine.groups.keys()]) if (Math.floor(key / 0x10000) === job) engine.groups.delete(key)
-    for (const key of [...engine.datagramPaths.keys()]) if (Math.floor(key / 0x10000) === job) engine.datagramPaths.delete(key)
+    for (const key of [...engine.datagramPaths.keys()])
+      if (Math.floor(key / 0x10000) === job) engine.datagramPaths.delete(key)
     row.activity.close()
     await call<true>((done) => engine.device.freeProtectionDomain(row.domain, done))
     return null
@@ -83,13 +95,17 @@ export const handlers: Handlers = {
     return null
   },
   'add-completion-queue': async (engine, given) => {
-    engine.completionQueues[given.number] = new EngineCompletionQueue(given, Mapping.at(given.span.address, given.span.byteLength))
+    engine.completionQueues[given.number] = new EngineCompletionQueue(
+      given,
+      Mapping.at(given.span.address, given.span.byteLength),
+    )
     return null
   },
   'remove-completion-queue': async (engine, { number, generation }) => {
     const queue = engine.completionQueues[number]
     if (!queue || queue.generation !== generation) return null
-    if (queue.users > 0) fail('busy', `completion queue ${number} is used by ${queue.users} queue pairs; close them first`)
+    if (queue.users > 0)
+      fail('busy', `completion queue ${number} is used by ${queue.users} queue pairs; close them first`)
     engine.completionQueues[number] = undefined
     engine.forgetQueue(queue)
     queue.mapping.close()
@@ -98,13 +114,21 @@ export const handlers: Handlers = {
   'add-queue-pair': async (engine, given) => {
     const sendQueue = engine.completionQueues[given.sendCompletionQueue]
     const receiveQueue = engine.completionQueues[given.receiveCompletionQueue]
-    if (!sendQueue || !receiveQueue) throw errorOf('no-such-object', 'a completion queue of the new queue pair does not exist')
-    const queuePair = new EngineQueuePair(given, Mapping.at(given.span.address, given.span.byteLength), sendQueue, receiveQueue)
+    if (!sendQueue || !receiveQueue)
+      throw errorOf('no-such-object', 'a completion queue of the new queue pair does not exist')
+    const queuePair = new EngineQueuePair(
+      given,
+      Mapping.at(given.span.address, given.span.byteLength),
+      sendQueue,
+      receiveQueue,
+    )
     const table = nodeFileGeometry.sections.queuePairs
     queuePair.counterBase = rowBase(table.offset, table.rowByteLength, given.number)
     queuePair.describe = (flow) => {
       queuePairRow.write(engine.nodeFile.memory, queuePair.counterBase * 8, {
-        lane: flow.lane?.index ?? 0xffffffff, peerNumber: flow.remoteNumber, peerGeneration: flow.remoteGeneration,
+        lane: flow.lane?.index ?? 0xffffffff,
+        peerNumber: flow.remoteNumber,
+        peerGeneration: flow.remoteGeneration,
         peerNode: flow.lane?.peerNode ?? engine.options.node,
       })
     }
@@ -119,26 +143,38 @@ export const handlers: Handlers = {
     if (!queuePair || queuePair.generation !== given.generation) return Promise.resolve(null)
     if (queuePair.closing) throw errorOf('busy', `queue pair ${given.number} is being closed already`)
     abandonConnect(engine, queuePair, 'closed', `queue pair ${given.number} was closed while connecting`)
-    return new Promise((resolve) => beginRemoval(engine, queuePair, given.discard, () => {
-      forgetQueuePair(engine, queuePair)
-      resolve(null)
-    }))
+    return new Promise((resolve) =>
+      beginRemoval(engine, queuePair, given.discard, () => {
+        forgetQueuePair(engine, queuePair)
+        resolve(null)
+      }),
+    )
   },
   'connect-queue-pair': (engine, given) => {
     const queuePair = queuePairOf(engine, given)
-    if (!queuePair.connected) fail('invalid-argument', `queue pair ${given.number} is a datagram queue pair and is not connected`)
-    if (queuePair.state !== queuePairState.idle || queuePair.closing) fail('already-connected', `queue pair ${given.number} is not idle`)
+    if (!queuePair.connected)
+      fail('invalid-argument', `queue pair ${given.number} is a datagram queue pair and is not connected`)
+    if (queuePair.state !== queuePairState.idle || queuePair.closing)
+      fail('already-connected', `queue pair ${given.number} is not idle`)
     const lane = given.lane === null ? null : engine.lanes[given.lane]
-    if (lane === undefined || (lane && lane.state !== 'up')) fail('path-lost', `the lane to peer ${given.peer} is not up`)
+    if (lane === undefined || (lane && lane.state !== 'up'))
+      fail('path-lost', `the lane to peer ${given.peer} is not up`)
     return new Promise((resolve, reject) => {
       const cookie = engine.nextCookie()
       beginConnect(engine, queuePair, lane ?? null, given.peer, given.remote, {
-        queuePair, cookie,
-        settle: (failure, remote) => (remote ? resolve(remote) : reject(errorOf(failureCode(failure), failure?.message ?? 'not connected'))),
+        queuePair,
+        cookie,
+        settle: (failure, remote) =>
+          remote ? resolve(remote) : reject(errorOf(failureCode(failure), failure?.message ?? 'not connected')),
       })
       engine.timers.after(engine.nowMs, given.timeoutMs, () => {
         if (engine.connects.get(queuePair)?.cookie === cookie) {
-          abandonConnect(engine, queuePair, 'timeout', `the peer of queue pair ${given.number} did not accept within ${given.timeoutMs} ms`)
+          abandonConnect(
+            engine,
+            queuePair,
+            'timeout',
+            `the peer of queue pair ${given.number} did not accept within ${given.timeoutMs} ms`,
+          )
         }
       })
     })
@@ -147,7 +183,8 @@ export const handlers: Handlers = {
     const queuePair = queuePairOf(engine, given)
     for (let visit = 0; visit < 64 && drainSends(engine, queuePair, 4096); visit++);
     const flow = queuePair.flow
-    if (!flow || queuePair.state !== queuePairState.connected) fail('not-connected', `queue pair ${given.number} is not connected`)
+    if (!flow || queuePair.state !== queuePairState.connected)
+      fail('not-connected', `queue pair ${given.number} is not connected`)
     // What was posted before the disconnect is delivered first: the failure begins when the flow is quiet, or at the deadline.
     await new Promise<void>((resolve) => {
       const deadlineMs = engine.nowMs + given.timeoutMs
@@ -163,9 +200,14 @@ export const handlers: Handlers = {
   },
   'accept-connection': async (engine, given) => {
     const accept = engine.accepts.get(given.connection)
-    if (!accept) throw errorOf('no-such-object', `connection request ${given.connection} is gone: the peer gave up or the path was lost`)
+    if (!accept)
+      throw errorOf(
+        'no-such-object',
+        `connection request ${given.connection} is gone: the peer gave up or the path was lost`,
+      )
     const queuePair = queuePairOf(engine, given)
-    if (queuePair.state !== queuePairState.idle || !queuePair.connected) fail('already-connected', `queue pair ${given.number} cannot accept`)
+    if (queuePair.state !== queuePairState.idle || !queuePair.connected)
+      fail('already-connected', `queue pair ${given.number} cannot accept`)
     engine.accepts.delete(given.connection)
     acceptPending(engine, queuePair, accept)
     return { number: accept.number, generation: accept.generation, peer: accept.peer }
@@ -174,7 +216,12 @@ export const handlers: Handlers = {
     const accept = engine.accepts.get(connection)
     if (!accept) return null
     engine.accepts.delete(connection)
-    const numbers = { sourceNumber: accept.number, sourceGeneration: accept.generation, destinationNumber: connectByService, destinationGeneration: 0 }
+    const numbers = {
+      sourceNumber: accept.number,
+      sourceGeneration: accept.generation,
+      destinationNumber: connectByService,
+      destinationGeneration: 0,
+    }
     sendReject(engine, accept.lane, numbers, accept.cookie, reason)
     return null
   },
@@ -191,7 +238,8 @@ export const handlers: Handlers = {
     const region = new Region({ ...given, memory: mapping.memory })
     const rights = { localWrite: true, remoteRead: true, remoteWrite: true }
     region.registered = await call<RegisteredMemory>((done) =>
-      engine.device.registerMemory(job.domain, given.span.address, given.span.byteLength, rights, done))
+      engine.device.registerMemory(job.domain, given.span.address, given.span.byteLength, rights, done),
+    )
     region.onDrop = () => mapping.close()
     engine.regions.set(region)
     return { deviceKey: region.registered.remoteKey }

@@ -4,7 +4,12 @@
  *
  * One store of the tail for a whole turn's completions; then whoever is armed is rung.
  */
-import { completionEntry, completionQueueGeometry, completionQueueHeader, packReference } from '../../protocol/completion-queue-segment.js'
+import {
+  completionEntry,
+  completionQueueGeometry,
+  completionQueueHeader,
+  packReference,
+} from '../../protocol/completion-queue-segment.js'
 import type { Mapping } from '../../shm/mapping.js'
 import type { Words } from '../../shm/words.js'
 

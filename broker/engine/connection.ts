@@ -10,7 +10,13 @@
 import { counterIndex } from '../../protocol/node-file.js'
 import { queuePairHeader, queuePairState } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
-import { connectByService, connectExtension, messageType, rejectReason, rejectReasonNames } from '../../protocol/wire.js'
+import {
+  connectByService,
+  connectExtension,
+  messageType,
+  rejectReason,
+  rejectReasonNames,
+} from '../../protocol/wire.js'
 import type { RecordOf } from '../../shm/layout.js'
 import { thisNode } from './commands.js'
 import type { RouteNumbers } from './dispatch.js'
@@ -21,7 +27,10 @@ import type { Lane } from './lane.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { requestStage } from './request.js'
 
-export type ConnectFields = Pick<ReturnType<typeof connectExtension.read>, 'cookie' | 'reason' | 'receiveLimit' | 'service'>
+export type ConnectFields = Pick<
+  ReturnType<typeof connectExtension.read>,
+  'cookie' | 'reason' | 'receiveLimit' | 'service'
+>
 export type ConnectRecord = RecordOf<Record<string, never>> & ConnectFields
 
 /** Reserved for service connects, whose peer number is not known yet. */
@@ -46,12 +55,22 @@ export interface PendingAccept {
 
 /** Starts connecting; `pending.settle` is called once, later. */
 export function beginConnect(
-  engine: Engine, queuePair: EngineQueuePair, lane: Lane | null, peer: number,
-  remote: { number: number; generation: number } | { service: string }, pending: PendingConnect,
+  engine: Engine,
+  queuePair: EngineQueuePair,
+  lane: Lane | null,
+  peer: number,
+  remote: { number: number; generation: number } | { service: string },
+  pending: PendingConnect,
 ): void {
   engine.counters[counterIndex.connects]!++
   const held = queuePair.held
-  if (held && 'number' in remote && held.peer === peer && held.number === remote.number && held.generation === remote.generation) {
+  if (
+    held &&
+    'number' in remote &&
+    held.peer === peer &&
+    held.number === remote.number &&
+    held.generation === remote.generation
+  ) {
     queuePair.held = null
     const flow = establish(engine, queuePair, held.from, peer, held.number, held.generation, held.receiveLimit)
     flow.cookie = held.cookie
@@ -60,7 +79,14 @@ export function beginConnect(
     return
   }
   const byService = 'service' in remote
-  const flow = new Flow(queuePair, peer, byService ? UNKNOWN : remote.number, byService ? 0 : remote.generation, lane, true)
+  const flow = new Flow(
+    queuePair,
+    peer,
+    byService ? UNKNOWN : remote.number,
+    byService ? 0 : remote.generation,
+    lane,
+    true,
+  )
   flow.cookie = pending.cookie
   flow.service = byService ? remote.service : ''
   queuePair.flow = flow
@@ -72,7 +98,12 @@ export function beginConnect(
     engine.addControl(flow)
     return
   }
-  const numbers = { destinationNumber: flow.remoteNumber, destinationGeneration: flow.remoteGeneration, sourceNumber: queuePair.number, sourceGeneration: queuePair.generation }
+  const numbers = {
+    destinationNumber: flow.remoteNumber,
+    destinationGeneration: flow.remoteGeneration,
+    sourceNumber: queuePair.number,
+    sourceGeneration: queuePair.generation,
+  }
   const fields = { cookie: flow.cookie, reason: 0, receiveLimit: queuePair.receivesTaken, service: flow.service }
   engine.later(() => takeConnect(engine, null, numbers, fields, queuePair.job))
 }
@@ -94,7 +125,13 @@ export function abandonConnect(engine: Engine, queuePair: EngineQueuePair, code:
 
 /** Both ends agree: the flow carries data from here on. */
 function establish(
-  engine: Engine, queuePair: EngineQueuePair, lane: Lane | null, peer: number, number: number, generation: number, receiveLimit: number,
+  engine: Engine,
+  queuePair: EngineQueuePair,
+  lane: Lane | null,
+  peer: number,
+  number: number,
+  generation: number,
+  receiveLimit: number,
 ): Flow {
   const old = queuePair.flow
   const flow = new Flow(queuePair, peer, number, generation, lane, true)
@@ -144,15 +181,37 @@ function tellAccept(engine: Engine, flow: Flow): void {
     return
   }
   const { queuePair } = flow
-  const numbers = { destinationNumber: flow.remoteNumber, destinationGeneration: flow.remoteGeneration, sourceNumber: queuePair.number, sourceGeneration: queuePair.generation }
+  const numbers = {
+    destinationNumber: flow.remoteNumber,
+    destinationGeneration: flow.remoteGeneration,
+    sourceNumber: queuePair.number,
+    sourceGeneration: queuePair.generation,
+  }
   const fields = { cookie: flow.cookie, reason: 0, receiveLimit: queuePair.receivesTaken, service: '' }
   engine.later(() => takeAccept(engine, null, numbers, fields))
 }
 
-export function takeConnect(engine: Engine, lane: Lane | null, from: RouteNumbers, fields: ConnectFields, job = lane?.job ?? -1): void {
+export function takeConnect(
+  engine: Engine,
+  lane: Lane | null,
+  from: RouteNumbers,
+  fields: ConnectFields,
+  job = lane?.job ?? -1,
+): void {
   const peer = lane?.peer ?? thisNode
   if (from.destinationNumber === UNKNOWN) {
-    engine.offer({ lane, peer, job, number: from.sourceNumber, generation: from.sourceGeneration, cookie: fields.cookie, receiveLimit: fields.receiveLimit }, fields.service)
+    engine.offer(
+      {
+        lane,
+        peer,
+        job,
+        number: from.sourceNumber,
+        generation: from.sourceGeneration,
+        cookie: fields.cookie,
+        receiveLimit: fields.receiveLimit,
+      },
+      fields.service,
+    )
     return
   }
   const queuePair = engine.queuePairs[from.destinationNumber]
@@ -183,17 +242,25 @@ function refuseConnect(queuePair: EngineQueuePair | undefined, from: RouteNumber
   if (!queuePair.connected) return rejectReason.wrongType
   if (queuePair.closing || queuePair.state === queuePairState.error) return rejectReason.refused
   const flow = queuePair.flow
-  const same = flow && flow.peer === peer && flow.remoteNumber === from.sourceNumber && flow.remoteGeneration === from.sourceGeneration
+  const same =
+    flow &&
+    flow.peer === peer &&
+    flow.remoteNumber === from.sourceNumber &&
+    flow.remoteGeneration === from.sourceGeneration
   if (flow && !same) return rejectReason.busy
   const held = queuePair.held
-  return held && (held.peer !== peer || held.number !== from.sourceNumber || held.generation !== from.sourceGeneration) ? rejectReason.busy : rejectReason.none
+  return held && (held.peer !== peer || held.number !== from.sourceNumber || held.generation !== from.sourceGeneration)
+    ? rejectReason.busy
+    : rejectReason.none
 }
 
 export function sendReject(engine: Engine, lane: Lane | null, to: RouteNumbers, cookie: number, reason: number): void {
   engine.counters[counterIndex.rejects]!++
   const numbers = {
-    destinationNumber: to.sourceNumber, destinationGeneration: to.sourceGeneration,
-    sourceNumber: to.destinationNumber, sourceGeneration: to.destinationGeneration,
+    destinationNumber: to.sourceNumber,
+    destinationGeneration: to.sourceGeneration,
+    sourceNumber: to.destinationNumber,
+    sourceGeneration: to.destinationGeneration,
   }
   const fields = { cookie, reason, receiveLimit: 0, service: '' }
   if (!lane) {
@@ -201,7 +268,11 @@ export function sendReject(engine: Engine, lane: Lane | null, to: RouteNumbers, 
     return
   }
   lane.addLoose({
-    type: messageType.reject, payloadByteLength: connectExtension.byteLength, sequence: 0, immediate: 0, ...numbers,
+    type: messageType.reject,
+    payloadByteLength: connectExtension.byteLength,
+    sequence: 0,
+    immediate: 0,
+    ...numbers,
     write: (memory, offset) => connectExtension.write(memory, offset, { ...fields, flags: 0 }),
   })
   engine.markBusy(lane)
@@ -241,7 +312,15 @@ export function takeAccept(engine: Engine, lane: Lane | null, from: RouteNumbers
 
 /** The listening application accepted with this queue pair. */
 export function acceptPending(engine: Engine, queuePair: EngineQueuePair, accept: PendingAccept): void {
-  const flow = establish(engine, queuePair, accept.lane, accept.peer, accept.number, accept.generation, accept.receiveLimit)
+  const flow = establish(
+    engine,
+    queuePair,
+    accept.lane,
+    accept.peer,
+    accept.number,
+    accept.generation,
+    accept.receiveLimit,
+  )
   flow.cookie = accept.cookie
   tellAccept(engine, flow)
 }

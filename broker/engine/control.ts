@@ -2,7 +2,14 @@
  * Standing control messages: each is a flag or a bounded list in the flow's state, told as soon as the lane has control credit, latest
  * state wins. Control overtakes data in a lane's turn but never the data of its own flow that precedes it.
  */
-import { connectByService, connectExtension, grantSegment, atomicResultExtension, messageType, acknowledgementRow } from '../../protocol/wire.js'
+import {
+  connectByService,
+  connectExtension,
+  grantSegment,
+  atomicResultExtension,
+  messageType,
+  acknowledgementRow,
+} from '../../protocol/wire.js'
 import { counterIndex } from '../../protocol/node-file.js'
 import type { Engine } from './engine.js'
 import type { Flow } from './flow.js'
@@ -45,8 +52,15 @@ function sendProbes(lane: Lane): number {
     const offset = lane.beginMessage(fill, creditTier.control)
     if (offset < 0) continue
     lane.writeLooseRoute(offset, {
-      type, payloadByteLength: fill, sequence: 0, immediate: 0, write: () => {},
-      destinationNumber: 0, destinationGeneration: 0, sourceNumber: 0, sourceGeneration: 0,
+      type,
+      payloadByteLength: fill,
+      sequence: 0,
+      immediate: 0,
+      write: () => {},
+      destinationNumber: 0,
+      destinationGeneration: 0,
+      sourceNumber: 0,
+      sourceGeneration: 0,
     })
     if (type === messageType.probe) lane.probeDue = false
     else lane.probeReplyDue = false
@@ -56,8 +70,17 @@ function sendProbes(lane: Lane): number {
 }
 
 export function hasControl(flow: Flow): boolean {
-  return flow.connectDue || flow.acceptDue || flow.notReadyDue || flow.readyDue || flow.disconnectDue || flow.disconnectedDue
-    || flow.failedSequences.length > 0 || flow.grantsDue.length > 0 || flow.atomicResultsDue.length > 0
+  return (
+    flow.connectDue ||
+    flow.acceptDue ||
+    flow.notReadyDue ||
+    flow.readyDue ||
+    flow.disconnectDue ||
+    flow.disconnectedDue ||
+    flow.failedSequences.length > 0 ||
+    flow.grantsDue.length > 0 ||
+    flow.atomicResultsDue.length > 0
+  )
 }
 
 /** Messages told; negative when frames or credit ran out (what is left stands). */
@@ -92,7 +115,9 @@ function tellFlow(engine: Engine, lane: Lane, flow: Flow): number {
     if (offset < 0) return -1 - told
     for (let index = 0; index < list.count; index++) {
       grantSegment.write(lane.memory, lane.payloadOffset(offset) + index * grantSegment.byteLength, {
-        deviceKey: list.regions[index]!.registered!.remoteKey, address: list.offsets[index]!, byteLength: list.lengths[index]!,
+        deviceKey: list.regions[index]!.registered!.remoteKey,
+        address: list.offsets[index]!,
+        byteLength: list.lengths[index]!,
       })
     }
     flow.grantsDue.shift()
@@ -101,7 +126,10 @@ function tellFlow(engine: Engine, lane: Lane, flow: Flow): number {
     const { sequence, outcome } = flow.atomicResultsDue[0]!
     const offset = put(messageType.atomicResult, atomicResultExtension.byteLength, sequence, 0)
     if (offset < 0) return -1 - told
-    atomicResultExtension.write(lane.memory, lane.payloadOffset(offset), { original: outcome.original, status: outcome.status })
+    atomicResultExtension.write(lane.memory, lane.payloadOffset(offset), {
+      original: outcome.original,
+      status: outcome.status,
+    })
     flow.atomicResultsDue.shift()
   }
   if (flow.notReadyDue) {
@@ -129,7 +157,11 @@ function tellFlow(engine: Engine, lane: Lane, flow: Flow): number {
 
 function writeConnect(lane: Lane, offset: number, flow: Flow): void {
   connectExtension.write(lane.memory, lane.payloadOffset(offset), {
-    cookie: flow.cookie, reason: 0, receiveLimit: flow.queuePair.receivesTaken, flags: 0, service: flow.service,
+    cookie: flow.cookie,
+    reason: 0,
+    receiveLimit: flow.queuePair.receivesTaken,
+    flags: 0,
+    service: flow.service,
   })
   // The limit is told here for the first time; later messages repeat it in their headers.
   tellLimit(flow)

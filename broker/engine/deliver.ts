@@ -34,7 +34,13 @@ export const repeated = (flow: Flow, sequence: number): boolean => ((sequence - 
 
 /** One eager segment. The caller knows that a receive is bound (first segment) or being assembled. */
 export function placeSegment(
-  engine: Engine, flow: Flow, receive: ReceiveRequest, source: Memory, sourceOffset: number, byteLength: number, more: boolean,
+  engine: Engine,
+  flow: Flow,
+  receive: ReceiveRequest,
+  source: Memory,
+  sourceOffset: number,
+  byteLength: number,
+  more: boolean,
 ): void {
   const at = flow.assembledByteLength
   flow.assembledByteLength = at + byteLength

@@ -9,8 +9,18 @@ import { opcode } from '../../protocol/opcodes.js'
 import { queuePairState } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
 import {
-  acknowledgementRow, atomicExtension, atomicResultExtension, connectExtension, grantSegment, kindFlags, kindLength, kindType, laneHeader,
-  messageFlag, messageType, routeHeader,
+  acknowledgementRow,
+  atomicExtension,
+  atomicResultExtension,
+  connectExtension,
+  grantSegment,
+  kindFlags,
+  kindLength,
+  kindType,
+  laneHeader,
+  messageFlag,
+  messageType,
+  routeHeader,
 } from '../../protocol/wire.js'
 import { executeAtomic, settleAtomic } from './atomics.js'
 import { beginGranted } from './bulk.js'
@@ -143,12 +153,19 @@ function findFlow(engine: Engine, lane: Lane, at: number, create: boolean): Flow
   const { u32 } = lane.memory
   const word = at >>> 2
   const queuePair = engine.queuePairs[u32[word + WORD.destinationNumber]!]
-  if (queuePair === undefined || queuePair.generation !== u32[word + WORD.destinationGeneration]! || queuePair.job !== lane.job) return null
+  if (
+    queuePair === undefined ||
+    queuePair.generation !== u32[word + WORD.destinationGeneration]! ||
+    queuePair.job !== lane.job
+  )
+    return null
   const number = u32[word + WORD.sourceNumber]!
   const generation = u32[word + WORD.sourceGeneration]!
   if (queuePair.connected) {
     const flow = queuePair.flow
-    return flow && flow.lane === lane && flow.remoteNumber === number && flow.remoteGeneration === generation ? flow : null
+    return flow && flow.lane === lane && flow.remoteNumber === number && flow.remoteGeneration === generation
+      ? flow
+      : null
   }
   const key = lane.peer * 0x1000000 + number
   const known = queuePair.flows.get(key)
@@ -169,7 +186,8 @@ function takeFlowMessage(engine: Engine, lane: Lane, type: number, at: number, p
   const sequence = i32[word + WORD.sequence]!
   if (!flow) {
     engine.counters[STALE]!++
-    if (carries || type === messageType.disconnect) engine.answerStale(lane, header(lane, at), sequence, type === messageType.disconnect)
+    if (carries || type === messageType.disconnect)
+      engine.answerStale(lane, header(lane, at), sequence, type === messageType.disconnect)
     return true
   }
   takeNews(engine, flow, i32[word + WORD.delivered]!, i32[word + WORD.receiveLimit]!)
@@ -178,19 +196,36 @@ function takeFlowMessage(engine: Engine, lane: Lane, type: number, at: number, p
   const payload = at + ROUTE_BYTES
   switch (type) {
     case messageType.eager:
-      return takeEager(engine, lane, flow, sequence, flags, immediate, i32[word + WORD.segmentOffset]!, payload, payloadByteLength)
+      return takeEager(
+        engine,
+        lane,
+        flow,
+        sequence,
+        flags,
+        immediate,
+        i32[word + WORD.segmentOffset]!,
+        payload,
+        payloadByteLength,
+      )
     case messageType.request:
-      return payloadByteLength >= 8 && takeRequest(engine, flow, sequence, flags, immediate, lane.memory.f64[payload >>> 3]!)
+      return (
+        payloadByteLength >= 8 && takeRequest(engine, flow, sequence, flags, immediate, lane.memory.f64[payload >>> 3]!)
+      )
     case messageType.grant:
       return takeGrant(engine, lane, flow, sequence, payload, payloadByteLength)
     case messageType.placed:
       return takePlaced(engine, flow, sequence)
     case messageType.immediate:
-      return payloadByteLength >= 8 && takeImmediate(engine, flow, sequence, flags, immediate, lane.memory.f64[payload >>> 3]!)
+      return (
+        payloadByteLength >= 8 &&
+        takeImmediate(engine, flow, sequence, flags, immediate, lane.memory.f64[payload >>> 3]!)
+      )
     case messageType.atomic:
       return payloadByteLength >= atomicExtension.byteLength && takeAtomic(engine, lane, flow, sequence, payload)
     case messageType.atomicResult:
-      return payloadByteLength >= atomicResultExtension.byteLength && takeAtomicResult(engine, lane, flow, sequence, payload)
+      return (
+        payloadByteLength >= atomicResultExtension.byteLength && takeAtomicResult(engine, lane, flow, sequence, payload)
+      )
     case messageType.queuePairError:
       takeRefusal(engine, flow, sequence, immediate)
       return true
@@ -224,22 +259,47 @@ export function takeNews(engine: Engine, flow: Flow, delivered: number, receiveL
 
 function takeAcknowledgements(engine: Engine, lane: Lane, payload: number, payloadByteLength: number): boolean {
   const { u32 } = lane.memory
-  for (let at = payload; at + acknowledgementRow.byteLength <= payload + payloadByteLength; at += acknowledgementRow.byteLength) {
+  for (
+    let at = payload;
+    at + acknowledgementRow.byteLength <= payload + payloadByteLength;
+    at += acknowledgementRow.byteLength
+  ) {
     const word = at >>> 2
     const queuePair = engine.queuePairs[u32[word + acknowledgementRow.word.destinationNumber]!]
-    if (queuePair === undefined || queuePair.generation !== u32[word + acknowledgementRow.word.destinationGeneration]!) continue
+    if (queuePair === undefined || queuePair.generation !== u32[word + acknowledgementRow.word.destinationGeneration]!)
+      continue
     if (queuePair.job !== lane.job) continue
     const number = u32[word + acknowledgementRow.word.sourceNumber]!
     const generation = u32[word + acknowledgementRow.word.sourceGeneration]!
     const flow = queuePair.connected ? queuePair.flow : (queuePair.flows.get(lane.peer * 0x1000000 + number) ?? null)
-    if (!flow || flow.lane === null || flow.peer !== lane.peer || flow.remoteNumber !== number || flow.remoteGeneration !== generation) continue
-    takeNews(engine, flow, u32[word + acknowledgementRow.word.delivered]! | 0, u32[word + acknowledgementRow.word.receiveLimit]! | 0)
+    if (
+      !flow ||
+      flow.lane === null ||
+      flow.peer !== lane.peer ||
+      flow.remoteNumber !== number ||
+      flow.remoteGeneration !== generation
+    )
+      continue
+    takeNews(
+      engine,
+      flow,
+      u32[word + acknowledgementRow.word.delivered]! | 0,
+      u32[word + acknowledgementRow.word.receiveLimit]! | 0,
+    )
   }
   return true
 }
 
 function takeEager(
-  engine: Engine, lane: Lane, flow: Flow, sequence: number, flags: number, immediate: number, segmentOffset: number, payload: number, byteLength: number,
+  engine: Engine,
+  lane: Lane,
+  flow: Flow,
+  sequence: number,
+  flags: number,
+  immediate: number,
+  segmentOffset: number,
+  payload: number,
+  byteLength: number,
 ): boolean {
   let receive = flow.assembling
   if (receive) {
@@ -263,7 +323,11 @@ function takeEager(
   return true
 }
 
-function describe(receive: { operation: number; immediate: number; solicited: boolean }, flags: number, immediate: number): void {
+function describe(
+  receive: { operation: number; immediate: number; solicited: boolean },
+  flags: number,
+  immediate: number,
+): void {
   if ((flags & messageFlag.hasImmediate) !== 0) {
     receive.operation = opcode.receiveWithImmediate
     receive.immediate = immediate
@@ -297,7 +361,14 @@ function noReceive(engine: Engine, flow: Flow, sequence: number): boolean {
   return true
 }
 
-function takeRequest(engine: Engine, flow: Flow, sequence: number, flags: number, immediate: number, byteLength: number): boolean {
+function takeRequest(
+  engine: Engine,
+  flow: Flow,
+  sequence: number,
+  flags: number,
+  immediate: number,
+  byteLength: number,
+): boolean {
   if (!(byteLength >= 0)) return false
   flow.beginInbound(sequence)
   if (repeated(flow, sequence)) return acknowledgeAgain(flow)
@@ -321,11 +392,19 @@ function takeRequest(engine: Engine, flow: Flow, sequence: number, flags: number
 
 /** An announced or sent request in flight, by sequence. */
 function inFlight(flow: Flow, sequence: number): SendRequest | null {
-  for (let request = flow.inFlight.head; request; request = request.next) if (request.sequence === sequence) return request
+  for (let request = flow.inFlight.head; request; request = request.next)
+    if (request.sequence === sequence) return request
   return null
 }
 
-function takeGrant(engine: Engine, lane: Lane, flow: Flow, sequence: number, payload: number, payloadByteLength: number): boolean {
+function takeGrant(
+  engine: Engine,
+  lane: Lane,
+  flow: Flow,
+  sequence: number,
+  payload: number,
+  payloadByteLength: number,
+): boolean {
   const request = inFlight(flow, sequence)
   if (!request || request.stage !== requestStage.announced) return true
   const count = payloadByteLength / grantSegment.byteLength
@@ -357,7 +436,14 @@ function takePlaced(engine: Engine, flow: Flow, sequence: number): boolean {
   return repeated(flow, sequence)
 }
 
-function takeImmediate(engine: Engine, flow: Flow, sequence: number, flags: number, immediate: number, byteLength: number): boolean {
+function takeImmediate(
+  engine: Engine,
+  flow: Flow,
+  sequence: number,
+  flags: number,
+  immediate: number,
+  byteLength: number,
+): boolean {
   flow.beginInbound(sequence)
   if (repeated(flow, sequence)) return acknowledgeAgain(flow)
   if (dropWhileParked(flow, sequence)) return true

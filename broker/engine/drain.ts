@@ -21,7 +21,12 @@ import { within } from './region.js'
 import { type ReceiveRequest, receiveStage, requestStage, type ScatterGather, type SendRequest } from './request.js'
 
 const ENTRY_BYTES = scatterGatherEntry.byteLength
-const KNOWN_FLAGS = workRequestFlag.signaled | workRequestFlag.solicited | workRequestFlag.fence | workRequestFlag.inline | workRequestFlag.replayable
+const KNOWN_FLAGS =
+  workRequestFlag.signaled |
+  workRequestFlag.solicited |
+  workRequestFlag.fence |
+  workRequestFlag.inline |
+  workRequestFlag.replayable
 
 /** Takes up to `budget` sends; true if committed ones are left. */
 export function drainSends(engine: Engine, queuePair: EngineQueuePair, budget: number): boolean {
@@ -67,7 +72,8 @@ function copySend(engine: Engine, queuePair: EngineQueuePair, request: SendReque
   request.opcode = operationOpcode(operation)
   request.flags = operationFlags(operation)
   const entries = operationSgeCount(operation)
-  if ((request.flags & workRequestFlag.inline) !== 0) request.inlineByteLength = u32[word + sendSlot.word.inlineByteLength]!
+  if ((request.flags & workRequestFlag.inline) !== 0)
+    request.inlineByteLength = u32[word + sendSlot.word.inlineByteLength]!
   request.refused = checkOperation(queuePair, request, entries)
   if (request.refused === 0 && entries > 0) {
     request.refused = copyEntries(engine, queuePair, request.local, word + sendSlot.word.entries, entries)
@@ -114,7 +120,13 @@ function checkRemote(request: SendRequest): Status {
 }
 
 /** Checks each entry against the tables; entries of length 0 are left out, as devices may stumble over them. */
-function copyEntries(engine: Engine, queuePair: EngineQueuePair, list: ScatterGather, word: number, entries: number): Status {
+function copyEntries(
+  engine: Engine,
+  queuePair: EngineQueuePair,
+  list: ScatterGather,
+  word: number,
+  entries: number,
+): Status {
   const { u32, f64 } = queuePair.memory
   for (let index = 0; index < entries; index++) {
     const at = word + (index * ENTRY_BYTES) / 4
@@ -186,9 +198,10 @@ export function drainReceives(engine: Engine, queuePair: EngineQueuePair, budget
 
 function copyReceive(engine: Engine, queuePair: EngineQueuePair, receive: ReceiveRequest, word: number): void {
   const entries = operationSgeCount(queuePair.memory.i32[word + receiveSlot.word.operation]!)
-  receive.refused = entries > limits.scatterGatherEntries
-    ? status.localQueuePairError
-    : copyEntries(engine, queuePair, receive.local, word + receiveSlot.word.entries, entries)
+  receive.refused =
+    entries > limits.scatterGatherEntries
+      ? status.localQueuePairError
+      : copyEntries(engine, queuePair, receive.local, word + receiveSlot.word.entries, entries)
 }
 
 /** Every receive that no message was matched to gets `flushed`. */

@@ -104,7 +104,10 @@ export class Engine {
     this.ports = ports
     this.nodeFile = nodeFile
     this.rows = nodeFile.memory.f64
-    this.counters = nodeFile.memory.f64.subarray(nodeFileGeometry.countersOffset / 8, nodeFileGeometry.countersOffset / 8 + counterNames.length)
+    this.counters = nodeFile.memory.f64.subarray(
+      nodeFileGeometry.countersOffset / 8,
+      nodeFileGeometry.countersOffset / 8 + counterNames.length,
+    )
     this.#visit = (bit) => this.#drain(bit)
     this.#ring = (member) => {
       const doorbell = this.doorbells[member]
@@ -134,7 +137,14 @@ export class Engine {
 
   /** Whether a sleep would miss something; everything that arrives later rings. */
   get restless(): boolean {
-    if (this.#later.length > 0 || this.#localFlows.length > 0 || this.#busyLanes.length > 0 || this.#dirtyQueues.length > 0 || this.closures.size > 0) return true
+    if (
+      this.#later.length > 0 ||
+      this.#localFlows.length > 0 ||
+      this.#busyLanes.length > 0 ||
+      this.#dirtyQueues.length > 0 ||
+      this.closures.size > 0
+    )
+      return true
     if (!this.quiescing) {
       if (this.#backlog.length > 0) return true
       for (const job of this.jobs.values()) if (anyActive(job.activity.words, 0)) return true
@@ -174,9 +184,9 @@ export class Engine {
     return work
   }
 
-  /** One bit a queue pair, by its number. Bits are hints that any client of the job can set. */
+  /** Two bits a queue pair, one a side; either makes both rings looked at. Bits are hints that any client of the job can set. */
   #drain(bit: number): void {
-    const queuePair = this.queuePairs[bit]
+    const queuePair = this.queuePairs[bit >>> 1]
     if (queuePair === undefined || queuePair.job !== this.#visitJob) return
     // Receives first: what is sent from this queue pair to itself then finds them.
     this.#drainReceives(queuePair)
@@ -354,14 +364,16 @@ export class Engine {
   gate(flow: Flow, request: SendRequest): Flow['blocked'] | 'refused' {
     if (flow.moving) return 'order'
     if (flow.connected && flow.queuePair.state === queuePairState.connecting) return 'order'
-    if (request.refused === 0 && !request.exposed && !request.local.usable) request.refused = status.localProtectionError
+    if (request.refused === 0 && !request.exposed && !request.local.usable)
+      request.refused = status.localProtectionError
     if (request.refused !== 0) {
       flow.waiting.shift()
       flow.inFlight.push(request)
       finishSend(this, request, request.refused)
       return 'refused'
     }
-    if ((request.flags & workRequestFlag.fence) !== 0 && !request.exposed && !this.#fencePassed(flow, request)) return 'fence'
+    if ((request.flags & workRequestFlag.fence) !== 0 && !request.exposed && !this.#fencePassed(flow, request))
+      return 'fence'
     const oneSided = request.opcode >= opcode.write
     if (oneSided && flow.announced + flow.unposted > 0) return 'order'
     if (request.opcode === opcode.read && flow.atomicsOutstanding > 0) return 'atomic'
@@ -451,15 +463,26 @@ export class Engine {
   }
 
   /** A message for a queue pair that is gone: a datagram gets its verdict, a connected sender learns that nobody is there. */
-  answerStale(lane: Lane, from: { destinationNumber: number; destinationGeneration: number; sourceNumber: number; sourceGeneration: number }, sequence: number, disconnect: boolean): void {
+  answerStale(
+    lane: Lane,
+    from: { destinationNumber: number; destinationGeneration: number; sourceNumber: number; sourceGeneration: number },
+    sequence: number,
+    disconnect: boolean,
+  ): void {
     const numbers = {
-      destinationNumber: from.sourceNumber, destinationGeneration: from.sourceGeneration,
-      sourceNumber: from.destinationNumber, sourceGeneration: from.destinationGeneration,
+      destinationNumber: from.sourceNumber,
+      destinationGeneration: from.sourceGeneration,
+      sourceNumber: from.destinationNumber,
+      sourceGeneration: from.destinationGeneration,
     }
     if (from.sourceNumber === connectByService) return
     lane.addLoose({
-      ...numbers, type: disconnect ? messageType.disconnected : messageType.queuePairError, sequence,
-      immediate: status.remoteInvalidRequest, payloadByteLength: 0, write: () => {},
+      ...numbers,
+      type: disconnect ? messageType.disconnected : messageType.queuePairError,
+      sequence,
+      immediate: status.remoteInvalidRequest,
+      payloadByteLength: 0,
+      write: () => {},
     })
     this.markBusy(lane)
   }
@@ -510,12 +533,27 @@ export class Engine {
   offer(accept: PendingAccept, service: string): void {
     const connection = this.nextCookie()
     if (this.accepts.size >= 4096) {
-      sendReject(this, accept.lane, { sourceNumber: accept.number, sourceGeneration: accept.generation, destinationNumber: connectByService, destinationGeneration: 0 }, accept.cookie, rejectReason.busy)
+      sendReject(
+        this,
+        accept.lane,
+        {
+          sourceNumber: accept.number,
+          sourceGeneration: accept.generation,
+          destinationNumber: connectByService,
+          destinationGeneration: 0,
+        },
+        accept.cookie,
+        rejectReason.busy,
+      )
       return
     }
     this.accepts.set(connection, accept)
     this.ports.emit('connection-request', {
-      connection, job: accept.job, peer: accept.peer, peerNode: accept.lane?.peerNode ?? this.options.node, service,
+      connection,
+      job: accept.job,
+      peer: accept.peer,
+      peerNode: accept.lane?.peerNode ?? this.options.node,
+      service,
       remote: { number: accept.number, generation: accept.generation },
     })
   }
@@ -523,7 +561,6 @@ export class Engine {
   describeConnection(queuePair: EngineQueuePair, flow: Flow): void {
     queuePair.describe?.(flow)
   }
-
 }
 
 export const pathKey = (job: number, peer: number): number => job * 0x10000 + peer

@@ -9,9 +9,7 @@ import { counterIndex, queuePairRow } from '../../protocol/node-file.js'
 import { opcode, workRequestFlag } from '../../protocol/opcodes.js'
 import { flowRecord, queuePairHeader, receiveSlot, sendSlot } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
-import {
-  postedToDone, postedToFree, queuedToDone, queuedToFree, queuedToPosted,
-} from '../../shm/slot-state.js'
+import { postedToDone, postedToFree, queuedToDone, queuedToFree, queuedToPosted } from '../../shm/slot-state.js'
 import type { Engine } from './engine.js'
 import type { Flow } from './flow.js'
 import type { EngineQueuePair } from './queue-pair.js'
@@ -38,7 +36,8 @@ export function markPosted(engine: Engine, request: SendRequest, incarnation: nu
   // Plain stores: only a successor broker reads them, after this process died; the state transfer below orders them.
   i32[word + sendSlot.word.incarnation] = incarnation
   i32[word + sendSlot.word.laneSequence] = laneSequence
-  if (!queuedToPosted(queuePair.words, word, request.generation)) engine.corrupt(queuePair, 'a queued send slot changed')
+  if (!queuedToPosted(queuePair.words, word, request.generation))
+    engine.corrupt(queuePair, 'a queued send slot changed')
   if (!request.retained) {
     request.retained = true
     request.local.retain()
@@ -55,8 +54,12 @@ export function finishSend(engine: Engine, request: SendRequest, verdict: Status
 
 /** Whether a two-sided request's delivery is known. */
 function delivered(flow: Flow, request: SendRequest): boolean {
-  return request.stage === requestStage.sent && request.chunksOutstanding === 0 && isTwoSided(request.opcode)
-    && ((request.sequence - flow.delivered) | 0) <= 0
+  return (
+    request.stage === requestStage.sent &&
+    request.chunksOutstanding === 0 &&
+    isTwoSided(request.opcode) &&
+    ((request.sequence - flow.delivered) | 0) <= 0
+  )
 }
 
 /** Tells verdicts from the head of the flow, in posting order. */
@@ -97,11 +100,15 @@ export function completeSend(engine: Engine, request: SendRequest): void {
   }
   let committed: boolean
   if (silent) {
-    committed = request.exposed ? postedToFree(words, word, request.generation) : queuedToFree(words, word, request.generation)
+    committed = request.exposed
+      ? postedToFree(words, word, request.generation)
+      : queuedToFree(words, word, request.generation)
   } else {
     memory.i32[word + sendSlot.word.status] = request.status
     memory.f64[(word + sendSlot.word.byteLength) >>> 1] = request.status === status.success ? request.byteLength : 0
-    committed = request.exposed ? postedToDone(words, word, request.generation) : queuedToDone(words, word, request.generation)
+    committed = request.exposed
+      ? postedToDone(words, word, request.generation)
+      : queuedToDone(words, word, request.generation)
   }
   request.flow = null
   if (!committed) {
@@ -185,7 +192,13 @@ export function completeReceive(engine: Engine, receive: ReceiveRequest, flow: F
     engine.corrupt(queuePair, 'a receive slot changed before its completion')
     return
   }
-  queuePair.receiveQueue.push(queuePair, side.receive, receive.slot, receive.generation, receive.solicited || receive.status !== status.success)
+  queuePair.receiveQueue.push(
+    queuePair,
+    side.receive,
+    receive.slot,
+    receive.generation,
+    receive.solicited || receive.status !== status.success,
+  )
   engine.touchQueue(queuePair.receiveQueue)
 }
 

@@ -105,7 +105,14 @@ export class Flow {
   cookie = 0
   service = ''
 
-  constructor(queuePair: EngineQueuePair, peer: number, remoteNumber: number, remoteGeneration: number, lane: Lane | null, connected: boolean) {
+  constructor(
+    queuePair: EngineQueuePair,
+    peer: number,
+    remoteNumber: number,
+    remoteGeneration: number,
+    lane: Lane | null,
+    connected: boolean,
+  ) {
     this.queuePair = queuePair
     this.peer = peer
     this.remoteNumber = remoteNumber

@@ -7,7 +7,13 @@ import type { Cursor, ScatterGather, SendRequest } from './request.js'
 export function gather(request: SendRequest, byteLength: number, target: Memory, targetOffset: number): void {
   if (request.inlineByteLength > 0) {
     const { queuePair } = request
-    copyBytes(target, targetOffset, queuePair.memory, queuePair.inlineOffset(request.slot) + request.localCursor.offset, byteLength)
+    copyBytes(
+      target,
+      targetOffset,
+      queuePair.memory,
+      queuePair.inlineOffset(request.slot) + request.localCursor.offset,
+      byteLength,
+    )
     request.localCursor.offset += byteLength
     return
   }
@@ -25,7 +31,13 @@ export function gather(request: SendRequest, byteLength: number, target: Memory,
 }
 
 /** Copies bytes into a list, starting `from` bytes after its start. The caller checked that they fit. */
-export function scatter(list: ScatterGather, from: number, source: Memory, sourceOffset: number, byteLength: number): void {
+export function scatter(
+  list: ScatterGather,
+  from: number,
+  source: Memory,
+  sourceOffset: number,
+  byteLength: number,
+): void {
   let skip = from
   let at = sourceOffset
   let left = byteLength

@@ -13,7 +13,13 @@ import { laneHeader, messageType, packKind, routeHeader } from '../../protocol/w
 import type { LaneParameters } from '../../protocol/link.js'
 import { limits } from '../../protocol/limits.js'
 import type { Memory } from '../../shm/memory.js'
-import { type ProviderQueuePair, type RegisteredMemory, sendFlag, sendOpcode, WorkRequestBatch } from '../provider/provider.js'
+import {
+  type ProviderQueuePair,
+  type RegisteredMemory,
+  sendFlag,
+  sendOpcode,
+  WorkRequestBatch,
+} from '../provider/provider.js'
 import type { Flow } from './flow.js'
 import type { LaneGroup } from './lane-group.js'
 import type { SendRequest } from './request.js'
@@ -137,8 +143,17 @@ export class Lane {
   row = -1
 
   constructor(of: {
-    index: number; incarnation: number; job: number; peer: number; peerNode: string; group: LaneGroup; parameters: LaneParameters
-    queuePair: ProviderQueuePair; memory: Memory; registered: RegisteredMemory; queueIndex: number
+    index: number
+    incarnation: number
+    job: number
+    peer: number
+    peerNode: string
+    group: LaneGroup
+    parameters: LaneParameters
+    queuePair: ProviderQueuePair
+    memory: Memory
+    registered: RegisteredMemory
+    queueIndex: number
   }) {
     this.index = of.index
     this.incarnation = of.incarnation
@@ -303,7 +318,8 @@ export class Lane {
 
   #open(tier: CreditTier): boolean {
     const reserve = tier === creditTier.data ? 1 + this.controlReserve : tier === creditTier.control ? 1 : 0
-    if (this.credit <= reserve || this.#freeFrameCount === 0 || this.ledgerRoom < 2 || this.batch.count === BATCH) return false
+    if (this.credit <= reserve || this.#freeFrameCount === 0 || this.ledgerRoom < 2 || this.batch.count === BATCH)
+      return false
     this.#openFrame = this.#freeFrames[--this.#freeFrameCount]!
     this.#openBase = this.#openFrame * this.bounceByteLength
     this.#openUsed = LANE_HEADER_BYTES
@@ -343,11 +359,25 @@ export class Lane {
 
   /** Posts a chunk of a one-sided transfer from `stage` or a region (`stage` -1); the caller checked `chunkRoom`. */
   addChunk(
-    request: SendRequest, opcode: number, remoteAddress: number, remoteKey: number, address: number, byteLength: number, localKey: number, stage: number,
+    request: SendRequest,
+    opcode: number,
+    remoteAddress: number,
+    remoteKey: number,
+    address: number,
+    byteLength: number,
+    localKey: number,
+    stage: number,
   ): void {
     const read = opcode === sendOpcode.read
     this.#record(read ? ledgerKind.read : ledgerKind.write, stage, byteLength, request)
-    this.batch.begin((this.#ledgerTail - 1) >>> 0, this.sendIdHigh, opcode, this.#signal(true), remoteAddress, remoteKey)
+    this.batch.begin(
+      (this.#ledgerTail - 1) >>> 0,
+      this.sendIdHigh,
+      opcode,
+      this.#signal(true),
+      remoteAddress,
+      remoteKey,
+    )
     this.batch.addSge(address, byteLength, localKey)
     this.bulkPostedByteLength += byteLength
     this.bulkChunks++
@@ -415,7 +445,16 @@ export class Lane {
   // ---- messages -----------------------------------------------------------------------------------------------------------
 
   /** Fills a route header of a flow's message; delivery and credit news ride on it. */
-  writeRoute(offset: number, type: number, flags: number, payloadByteLength: number, flow: Flow, sequence: number, immediate: number, segmentOffset: number): void {
+  writeRoute(
+    offset: number,
+    type: number,
+    flags: number,
+    payloadByteLength: number,
+    flow: Flow,
+    sequence: number,
+    immediate: number,
+    segmentOffset: number,
+  ): void {
     const i32 = this.memory.i32
     const word = offset >>> 2
     flow.frameStamp = this.frameStamp
@@ -447,8 +486,15 @@ export class Lane {
   /** Sets the true length of an acknowledgements message, which was begun with room for more rows than it got. */
   finishAcknowledgements(offset: number, payloadByteLength: number): void {
     this.writeLooseRoute(offset, {
-      type: messageType.acknowledgements, payloadByteLength, sequence: 0, immediate: 0, write: () => {},
-      destinationNumber: 0, destinationGeneration: 0, sourceNumber: 0, sourceGeneration: 0,
+      type: messageType.acknowledgements,
+      payloadByteLength,
+      sequence: 0,
+      immediate: 0,
+      write: () => {},
+      destinationNumber: 0,
+      destinationGeneration: 0,
+      sourceNumber: 0,
+      sourceGeneration: 0,
     })
     this.#openUsed = offset - this.#openBase + align8(ROUTE_HEADER_BYTES + payloadByteLength)
   }
@@ -499,6 +545,7 @@ export function laneSizes(parameters: LaneParameters): { frameCount: number; sen
   return {
     frameCount,
     sendDepth: frameCount + BULK_DEPTH + 4,
-    byteLength: (frameCount + parameters.bounceCount) * parameters.bounceByteLength + BULK_DEPTH * limits.inlineByteLength,
+    byteLength:
+      (frameCount + parameters.bounceCount) * parameters.bounceByteLength + BULK_DEPTH * limits.inlineByteLength,
   }
 }

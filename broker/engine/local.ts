@@ -61,11 +61,13 @@ function datagramTwin(engine: Engine, flow: Flow): Flow | null {
   if (flow.twin && flow.twin.queuePair.state !== queuePairState.error) return flow.twin
   const { queuePair } = flow
   const target = engine.queuePairs[flow.remoteNumber]
-  if (!target || target.generation !== flow.remoteGeneration || target.job !== queuePair.job || target.connected) return null
+  if (!target || target.generation !== flow.remoteGeneration || target.job !== queuePair.job || target.connected)
+    return null
   if (target.state === queuePairState.error || target.closing) return null
-  const twin = target === queuePair && flow.remoteNumber === queuePair.number
-    ? flow
-    : datagramFlow(engine, target, thisNode, queuePair.number, queuePair.generation, null)
+  const twin =
+    target === queuePair && flow.remoteNumber === queuePair.number
+      ? flow
+      : datagramFlow(engine, target, thisNode, queuePair.number, queuePair.generation, null)
   if (!twin) return null
   flow.twin = twin
   twin.twin = flow
@@ -124,7 +126,8 @@ function describe(receive: ReceiveRequest, request: SendRequest): void {
   receive.solicited = (request.flags & workRequestFlag.solicited) !== 0
   receive.byteLength = request.byteLength
   if (request.opcode === opcode.writeWithImmediate) receive.refused = 0
-  else if (receive.refused === 0 && request.byteLength > receive.local.byteLength) receive.refused = status.localLengthError
+  else if (receive.refused === 0 && request.byteLength > receive.local.byteLength)
+    receive.refused = status.localLengthError
 }
 
 function checkRemote(engine: Engine, request: SendRequest): Status {
@@ -132,8 +135,14 @@ function checkRemote(engine: Engine, request: SendRequest): Status {
   const region = engine.regions.find(request.remoteKey, request.queuePair.job)
   if (!region || keyGeneration(request.remoteKey) !== region.generation) return status.remoteAccessError
   const atomic = request.opcode === opcode.compareAndSwap || request.opcode === opcode.fetchAndAdd
-  const right = atomic ? regionRight.remoteAtomic : request.opcode === opcode.read ? regionRight.remoteRead : regionRight.remoteWrite
-  return (region.rights & right) !== 0 && within(region, request.remoteOffset, request.byteLength) ? 0 : status.remoteAccessError
+  const right = atomic
+    ? regionRight.remoteAtomic
+    : request.opcode === opcode.read
+      ? regionRight.remoteRead
+      : regionRight.remoteWrite
+  return (region.rights & right) !== 0 && within(region, request.remoteOffset, request.byteLength)
+    ? 0
+    : status.remoteAccessError
 }
 
 /** Copies one chunk, or all of a small request; true when the request has its outcome. */
@@ -144,9 +153,18 @@ function moveOn(engine: Engine, flow: Flow, request: SendRequest): boolean {
     endMove(flow)
     request.stage = requestStage.sent
     flow.atomicsOutstanding++
-    settleAtomic(engine, flow, request, executeAtomic(engine, flow.twin ?? flow, request.sequence, {
-      operation: request.opcode, key: request.remoteKey, offset: request.remoteOffset, compare: request.compare, swap: request.swap,
-    }))
+    settleAtomic(
+      engine,
+      flow,
+      request,
+      executeAtomic(engine, flow.twin ?? flow, request.sequence, {
+        operation: request.opcode,
+        key: request.remoteKey,
+        offset: request.remoteOffset,
+        compare: request.compare,
+        swap: request.swap,
+      }),
+    )
     return true
   }
   if (!receive || receive.refused === 0) {

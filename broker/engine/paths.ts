@@ -25,7 +25,12 @@ export function flowOf(engine: Engine, queuePair: EngineQueuePair, request: Send
 
 /** The flow between a datagram queue pair and one peer queue pair; null when the table is full of busy ones. */
 export function datagramFlow(
-  _engine: Engine, queuePair: EngineQueuePair, peer: number, number: number, generation: number, lane: Lane | null,
+  _engine: Engine,
+  queuePair: EngineQueuePair,
+  peer: number,
+  number: number,
+  generation: number,
+  lane: Lane | null,
 ): Flow | null {
   const key = flowKey(peer, number)
   const known = queuePair.flows.get(key)
@@ -47,7 +52,15 @@ export function datagramFlow(
 
 function evictIdle(queuePair: EngineQueuePair): number {
   for (const [key, flow] of queuePair.flows) {
-    if (!flow.idle || flow.acknowledgementDue || flow.parked || flow.inAcknowledgementList || flow.inControlList || flow.scheduled) continue
+    if (
+      !flow.idle ||
+      flow.acknowledgementDue ||
+      flow.parked ||
+      flow.inAcknowledgementList ||
+      flow.inControlList ||
+      flow.scheduled
+    )
+      continue
     queuePair.flows.delete(key)
     detach(flow)
     return flow.recordIndex
@@ -65,6 +78,9 @@ function writeRecord(flow: Flow): void {
   const { queuePair } = flow
   if (flow.recordIndex >= queuePair.geometry.flowRecords) return
   flowRecord.write(queuePair.memory, queuePair.geometry.flowTableOffset + flow.recordIndex * flowRecord.byteLength, {
-    sourceNode: flow.peer, sourceNumber: flow.remoteNumber, sourceGeneration: flow.remoteGeneration, last: flow.lastDelivered,
+    sourceNode: flow.peer,
+    sourceNumber: flow.remoteNumber,
+    sourceGeneration: flow.remoteGeneration,
+    last: flow.lastDelivered,
   })
 }

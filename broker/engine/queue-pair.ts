@@ -4,7 +4,13 @@
  */
 import type { Status } from '../../protocol/statuses.js'
 import {
-  type QueuePairGeometry, queuePairGeometry, queuePairHeader, queuePairState, queuePairType, receiveSlot, sendSlot,
+  type QueuePairGeometry,
+  queuePairGeometry,
+  queuePairHeader,
+  queuePairState,
+  queuePairType,
+  receiveSlot,
+  sendSlot,
 } from '../../protocol/queue-pair-segment.js'
 import type { Mapping } from '../../shm/mapping.js'
 import type { Memory } from '../../shm/memory.js'
@@ -86,7 +92,12 @@ export class EngineQueuePair {
   /** Row of counters in the node file, in 8-byte words; -1 when none. */
   counterBase = -1
 
-  constructor(setup: QueuePairSetup, mapping: Mapping, sendQueue: EngineCompletionQueue, receiveQueue: EngineCompletionQueue) {
+  constructor(
+    setup: QueuePairSetup,
+    mapping: Mapping,
+    sendQueue: EngineCompletionQueue,
+    receiveQueue: EngineCompletionQueue,
+  ) {
     this.number = setup.number
     this.generation = setup.generation
     this.job = setup.job
@@ -94,7 +105,10 @@ export class EngineQueuePair {
     this.rnrRetry = setup.rnrRetry
     this.rnrTimerMs = setup.rnrTimerMs
     this.trafficClass = setup.trafficClass
-    this.geometry = queuePairGeometry({ ...setup, type: this.connected ? queuePairType.connected : queuePairType.datagram })
+    this.geometry = queuePairGeometry({
+      ...setup,
+      type: this.connected ? queuePairType.connected : queuePairType.datagram,
+    })
     this.mapping = mapping
     this.memory = mapping.memory
     this.words = mapping.words
@@ -102,7 +116,12 @@ export class EngineQueuePair {
     this.receiveQueue = receiveQueue
     const { sendRingOffset, sendRingCapacity, receiveRingOffset, receiveRingCapacity } = this.geometry
     this.sendRing = new ReferenceRingConsumer(this.words, sendRingOffset / 4, sendRingCapacity, setup.sendSlots)
-    this.receiveRing = new ReferenceRingConsumer(this.words, receiveRingOffset / 4, receiveRingCapacity, setup.receiveSlots)
+    this.receiveRing = new ReferenceRingConsumer(
+      this.words,
+      receiveRingOffset / 4,
+      receiveRingCapacity,
+      setup.receiveSlots,
+    )
     this.#sends = new Array<SendRequest | undefined>(setup.sendSlots)
     this.#receives = new Array<ReceiveRequest | undefined>(setup.receiveSlots)
   }

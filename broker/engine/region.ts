@@ -29,7 +29,14 @@ export class Region {
   /** Drops the views of its pages, after it was deregistered. */
   onDrop: (() => void) | null = null
 
-  constructor(of: { number: number; generation: number; job: number; memory: Memory; byteLength: number; rights: number }) {
+  constructor(of: {
+    number: number
+    generation: number
+    job: number
+    memory: Memory
+    byteLength: number
+    rights: number
+  }) {
     this.number = of.number
     this.generation = of.generation
     this.job = of.job

@@ -25,8 +25,15 @@ import type { SendRequest } from './request.js'
 /** A message without queue pairs. */
 function loose(type: number, payloadByteLength: number, write: (memory: Memory, offset: number) => void): LooseMessage {
   return {
-    type, payloadByteLength, write, sequence: 0, immediate: 0,
-    destinationNumber: 0, destinationGeneration: 0, sourceNumber: 0, sourceGeneration: 0,
+    type,
+    payloadByteLength,
+    write,
+    sequence: 0,
+    immediate: 0,
+    destinationNumber: 0,
+    destinationGeneration: 0,
+    sourceNumber: 0,
+    sourceGeneration: 0,
   }
 }
 
@@ -49,7 +56,11 @@ export function askForRegion(engine: Engine, lane: Lane, key: number): void {
   const region = lane.group.remoteRegion(key)
   if (region.asked) return
   const carrier = lane.group.up ?? lane
-  region.asked = carrier.addLoose(loose(messageType.resolve, keyExtension.byteLength, (memory, offset) => keyExtension.write(memory, offset, { key })))
+  region.asked = carrier.addLoose(
+    loose(messageType.resolve, keyExtension.byteLength, (memory, offset) =>
+      keyExtension.write(memory, offset, { key }),
+    ),
+  )
   engine.counters[counterIndex.resolves]!++
   engine.markBusy(carrier)
 }
@@ -69,7 +80,11 @@ function acknowledgeRevocation(engine: Engine, group: LaneGroup, key: number): v
   const lane = group.up
   if (!region?.acknowledgementDue || region.uses > 0 || !lane) return
   group.remoteRegions.delete(key)
-  lane.addLoose(loose(messageType.revokeAcknowledged, keyExtension.byteLength, (memory, offset) => keyExtension.write(memory, offset, { key })))
+  lane.addLoose(
+    loose(messageType.revokeAcknowledged, keyExtension.byteLength, (memory, offset) =>
+      keyExtension.write(memory, offset, { key }),
+    ),
+  )
   engine.markBusy(lane)
 }
 
@@ -87,7 +102,11 @@ export function answerResolve(engine: Engine, lane: Lane, memory: Memory, payloa
     rights: found?.rights ?? 0,
     status: found ? 0 : status.remoteAccessError,
   }
-  const told = lane.addLoose(loose(messageType.resolved, resolvedExtension.byteLength, (target, offset) => resolvedExtension.write(target, offset, answer)))
+  const told = lane.addLoose(
+    loose(messageType.resolved, resolvedExtension.byteLength, (target, offset) =>
+      resolvedExtension.write(target, offset, answer),
+    ),
+  )
   if (!told) engine.failLane(lane, 'the peer asks for more keys than can be answered')
 }
 
@@ -125,7 +144,13 @@ export function revokeEverywhere(engine: Engine, region: Region): void {
   const key = packKey(region.number, region.generation)
   for (const group of [...region.resolvers]) {
     const lane = group.up
-    if (lane?.addLoose(loose(messageType.revoke, keyExtension.byteLength, (memory, offset) => keyExtension.write(memory, offset, { key })))) {
+    if (
+      lane?.addLoose(
+        loose(messageType.revoke, keyExtension.byteLength, (memory, offset) =>
+          keyExtension.write(memory, offset, { key }),
+        ),
+      )
+    ) {
       engine.markBusy(lane)
     } else {
       region.resolvers.delete(group)

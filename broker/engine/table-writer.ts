@@ -28,9 +28,15 @@ export class TableWriter {
       framesSent += lane.framesSent
       framesReceived += lane.framesReceived
       sharedQueuePairRow.write(engine.nodeFile.memory, table.offset + lane.index * table.rowByteLength, {
-        state: stateNumber[lane.state], framesSent: lane.framesSent, framesReceived: lane.framesReceived,
-        bytesSent: lane.bytesSent, bytesReceived: lane.bytesReceived, postedBytes: lane.bulkPostedByteLength,
-        credit: Math.max(0, lane.credit), bounceBuffers: lane.bounceCount, queuePairs: lane.flows.size,
+        state: stateNumber[lane.state],
+        framesSent: lane.framesSent,
+        framesReceived: lane.framesReceived,
+        bytesSent: lane.bytesSent,
+        bytesReceived: lane.bytesReceived,
+        postedBytes: lane.bulkPostedByteLength,
+        credit: Math.max(0, lane.credit),
+        bounceBuffers: lane.bounceCount,
+        queuePairs: lane.flows.size,
       })
     }
     const { counters } = engine

@@ -157,7 +157,16 @@ function announce(engine: Engine, lane: Lane, flow: Flow, request: SendRequest):
   const offset = lane.beginMessage(lengthExtension.byteLength, creditTier.data)
   if (offset < 0) return outcome.noFrame
   markPosted(engine, request, lane.incarnation, lane.lastSequence)
-  lane.writeRoute(offset, messageType.request, sendFlags(request), lengthExtension.byteLength, flow, request.sequence, request.immediate, 0)
+  lane.writeRoute(
+    offset,
+    messageType.request,
+    sendFlags(request),
+    lengthExtension.byteLength,
+    flow,
+    request.sequence,
+    request.immediate,
+    0,
+  )
   lane.memory.f64[lane.payloadOffset(offset) >>> 3] = request.byteLength
   launch(flow, request, requestStage.announced)
   flow.announced++
@@ -170,7 +179,8 @@ function announce(engine: Engine, lane: Lane, flow: Flow, request: SendRequest):
 function startWrite(engine: Engine, lane: Lane, flow: Flow, request: SendRequest): Outcome {
   const withImmediate = request.opcode === opcode.writeWithImmediate
   if (withImmediate && !receiverReady(engine, flow, request)) return outcome.blocked
-  if (!resolved(engine, lane, flow, request, regionRight.remoteWrite)) return request.stage === requestStage.finished ? outcome.more : outcome.blocked
+  if (!resolved(engine, lane, flow, request, regionRight.remoteWrite))
+    return request.stage === requestStage.finished ? outcome.more : outcome.blocked
   engine.counters[COUNTER.writes]!++
   engine.counters[COUNTER.messages]!++
   engine.counters[COUNTER.bytes]! += request.byteLength
@@ -184,7 +194,8 @@ function startWrite(engine: Engine, lane: Lane, flow: Flow, request: SendRequest
 }
 
 function startRead(engine: Engine, lane: Lane, flow: Flow, request: SendRequest): Outcome {
-  if (!resolved(engine, lane, flow, request, regionRight.remoteRead)) return request.stage === requestStage.finished ? outcome.more : outcome.blocked
+  if (!resolved(engine, lane, flow, request, regionRight.remoteRead))
+    return request.stage === requestStage.finished ? outcome.more : outcome.blocked
   engine.counters[COUNTER.reads]!++
   if (request.byteLength === 0) {
     launch(flow, request, requestStage.sent)
@@ -232,7 +243,11 @@ function startAtomic(engine: Engine, lane: Lane, flow: Flow, request: SendReques
   markPosted(engine, request, lane.incarnation, lane.lastSequence)
   lane.writeRoute(offset, messageType.atomic, 0, atomicExtension.byteLength, flow, request.sequence, 0, 0)
   atomicExtension.write(lane.memory, lane.payloadOffset(offset), {
-    operation: request.opcode, key: request.remoteKey, offset: request.remoteOffset, compare: request.compare, swap: request.swap,
+    operation: request.opcode,
+    key: request.remoteKey,
+    offset: request.remoteOffset,
+    compare: request.compare,
+    swap: request.swap,
   })
   launch(flow, request, requestStage.sent)
   flow.atomicsOutstanding++
@@ -255,7 +270,16 @@ function sendAgain(engine: Engine, lane: Lane, flow: Flow): Outcome {
     } else if (request.byteLength > EAGER_FRAMES * lane.payloadCapacity) {
       const offset = lane.beginMessage(lengthExtension.byteLength, creditTier.data)
       if (offset < 0) return outcome.noFrame
-      lane.writeRoute(offset, messageType.request, sendFlags(request) | messageFlag.replay, lengthExtension.byteLength, flow, request.sequence, request.immediate, 0)
+      lane.writeRoute(
+        offset,
+        messageType.request,
+        sendFlags(request) | messageFlag.replay,
+        lengthExtension.byteLength,
+        flow,
+        request.sequence,
+        request.immediate,
+        0,
+      )
       lane.memory.f64[lane.payloadOffset(offset) >>> 3] = request.byteLength
       request.stage = requestStage.announced
       flow.announced++
@@ -275,12 +299,24 @@ export function sendNotice(engine: Engine, lane: Lane, request: SendRequest): bo
   const granted = request.opcode !== opcode.writeWithImmediate
   const offset = lane.beginMessage(lengthExtension.byteLength, creditTier.data)
   if (offset < 0) return false
-  const flags = granted ? sendFlags(request) : messageFlag.hasImmediate | ((request.flags & workRequestFlag.solicited) !== 0 ? messageFlag.solicited : 0)
-  lane.writeRoute(offset, granted ? messageType.placed : messageType.immediate, flags, lengthExtension.byteLength, flow, request.sequence, request.immediate, 0)
+  const flags = granted
+    ? sendFlags(request)
+    : messageFlag.hasImmediate | ((request.flags & workRequestFlag.solicited) !== 0 ? messageFlag.solicited : 0)
+  lane.writeRoute(
+    offset,
+    granted ? messageType.placed : messageType.immediate,
+    flags,
+    lengthExtension.byteLength,
+    flow,
+    request.sequence,
+    request.immediate,
+    0,
+  )
   lane.memory.f64[lane.payloadOffset(offset) >>> 3] = request.byteLength
   if (granted) engine.counters[counterIndex['granted-writes']]!++
   return true
 }
 
 /** Provider opcode of a bulk request's chunks. */
-export const chunkOpcode = (request: SendRequest): number => (request.opcode === opcode.read ? sendOpcode.read : sendOpcode.write)
+export const chunkOpcode = (request: SendRequest): number =>
+  request.opcode === opcode.read ? sendOpcode.read : sendOpcode.write

@@ -8,7 +8,6 @@ import type { Memory } from '../../shm/memory.js'
 export const controlPlaneCounters = [
   'shared-queue-pairs-created',
   'shared-queue-pairs-reaped',
-  'lane-failures',
   'sessions-attached',
   'sessions-died',
   'locks-reclaimed',

@@ -92,8 +92,8 @@ export class NodeFile {
     this.errors = new ErrorLog(errors, identity.wallTimeMs)
     const events = new Table(memory, sections.events, eventRow, 0)
     this.events = new EventRing(events, identity.wallTimeMs, lastSequence(events))
-    for (const table of [this.jobs, this.queuePairs, this.completionQueues, this.regions]) clear(table)
-    for (const table of [this.peers, this.sharedQueuePairs, errors]) clear(table)
+    for (const table of [this.jobs, this.queuePairs, this.completionQueues, this.regions]) table.freeAll()
+    for (const table of [this.peers, this.sharedQueuePairs, errors]) table.freeAll()
     this.#writeHeader(identity, mark)
   }
 
@@ -183,10 +183,6 @@ function isAdoptable(found: NodeFileHeader, identity: NodeFileIdentity): boolean
     found.epoch > 0 &&
     found.nodeId !== ''
   )
-}
-
-function clear(table: { readonly rows: number; free(row: number): void }): void {
-  for (let row = 0; row < table.rows; row++) table.free(row)
 }
 
 function lastSequence(events: Table<RowOf<typeof eventRow>>): number {

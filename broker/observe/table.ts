@@ -79,6 +79,11 @@ export class Table<Row extends { state: number }> {
     this.write(row, last)
   }
 
+  /** Every row that an earlier writer left in use is free again. The state is the first word of every row. */
+  freeAll(): void {
+    for (let row = 0; row < this.rows; row++) if (this.#memory.u32[this.#base(row) / 4] !== 0) this.free(row)
+  }
+
   /** The state alone goes to 0: what else is in the row, its generation above all, stays. May be repeated. */
   free(row: number): void {
     const free: Partial<Row> = {}

@@ -16,7 +16,7 @@ import { domainProof, sameProof } from './link-security.js'
 export interface DomainsOptions {
   readonly link: Handshake
   readonly node: string
-  /** A job that has members here. */
+  /** A job that is known here, with members or with a memory of them. */
   find(identity: JobIdentity): Job | undefined
   /** Something changed that waiters may want to see. */
   onChange(): void
@@ -82,7 +82,7 @@ export class Domains {
   asked({ job: name, userId, proof }: LinkMessageBody<'domain-open'>): void {
     const { link, find, onChange } = this.#options
     const job = find({ name, userId })
-    if (!job) {
+    if (!job || job.sessions.length === 0) {
       this.#remember(identityKey({ name, userId }))
       return this.#refuse({ name, userId }, 'no-such-object', `no member of job ${name} has attached here yet`)
     }

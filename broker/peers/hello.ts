@@ -14,15 +14,12 @@ export interface LinkIdentity {
   readonly provider: 'soft' | 'verbs'
   readonly lanes: number
   readonly sharing: 'job'
-  /** Versions of the link this broker speaks; tests pretend to be another. */
-  readonly version?: { readonly minimum: number; readonly maximum: number }
 }
 
 export function makeHello(identity: LinkIdentity, nonce: string): Hello {
-  const version = identity.version ?? linkVersion
   return {
-    protocolMinimum: version.minimum,
-    protocolMaximum: version.maximum,
+    protocolMinimum: linkVersion.minimum,
+    protocolMaximum: linkVersion.maximum,
     wireFingerprint,
     node: identity.node,
     nodeId: identity.nodeId,

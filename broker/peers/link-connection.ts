@@ -27,6 +27,8 @@ export class LinkConnection {
   #handlers: LinkHandlers | null = null
   #ended = false
   #secure = false
+  /** Said before the connection is secure, at most a hello: a write that fails there would hide why. */
+  readonly #early: Uint8Array[] = []
 
   constructor(socket: TLSSocket, dialled: boolean) {
     this.#socket = socket
@@ -35,6 +37,7 @@ export class LinkConnection {
     socket.setNoDelay(true)
     socket.on('secureConnect', () => {
       this.#secure = true
+      for (const frame of this.#early.splice(0)) socket.write(frame)
     })
     socket.on('data', (chunk: Uint8Array) => this.#receive(chunk))
     socket.on('error', (error) => this.#end(this.#failureOf(error)))
@@ -57,7 +60,9 @@ export class LinkConnection {
 
   send<Name extends LinkMessageName>(name: Name, body: LinkMessageBody<Name>): void {
     if (this.#ended) return
-    this.#socket.write(encodeFrame(encodeLinkMessage(name, body)))
+    const frame = encodeFrame(encodeLinkMessage(name, body))
+    if (this.#secure) this.#socket.write(frame)
+    else this.#early.push(frame)
     if (this.#socket.writableLength <= LONGEST_QUEUE_BYTES) return
     this.#end(new SharedVerbsError('peer-unreachable', `${this.remoteAddress} does not read what it is sent`))
   }

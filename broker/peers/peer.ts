@@ -48,6 +48,8 @@ export class Peer {
   readonly condition: Condition
   link: Link | null = null
   life: PeerLife | null = null
+  /** Its index may have been handed out, so its row is its own for ever. */
+  wasConnected = false
   /** My own attempt, until it is established or over. */
   dialled: Handshake | null = null
   /** An attempt of the peer that waits for the outcome of mine. */

@@ -132,6 +132,15 @@ export class Peers {
     return peer
   }
 
+  /** A name that somebody asked for in vain takes no row. */
+  forgetStranger(peer: Peer): void {
+    if (peer.wasConnected || peer.link || peer.held || this.#listener.isNeeded(peer)) return
+    if (this.#byName.get(peer.node) !== peer) return
+    this.#byName.delete(peer.node)
+    peer.close()
+    this.#options.nodeFile.peers.free(peer.row)
+  }
+
   /** A job got its first member. */
   jobAppeared(job: Job): void {
     for (const peer of this.all) peer.link?.domains.appeared(job)
@@ -256,10 +265,12 @@ export class Peers {
     peer.dialled = null
     peer.link = null
     before?.handshake.close()
+    if (before) this.#listener.onLinkLost(peer)
     if (own && own !== handshake) this.#abandon(own)
     this.#dropHeld(peer)
     const { nodeId, epoch } = handshake.yours
     peer.life = { nodeId, epoch }
+    peer.wasConnected = true
     const domains = new Domains({
       link: handshake,
       node: peer.node,
@@ -284,8 +295,8 @@ export class Peers {
       peer.held.timer.cancel()
       peer.held = null
     }
-    if (peer.dialled !== handshake) return
-    this.#dialFailed(peer, failure)
+    if (peer.dialled === handshake) this.#dialFailed(peer, failure)
+    else this.forgetStranger(peer)
   }
 
   #dialFailed(peer: Peer, failure: SharedVerbsError | null): void {
@@ -405,6 +416,8 @@ export class Peers {
   }
 
   #show(peer: Peer, state: number): void {
+    // One that was forgotten meanwhile has no row any more.
+    if (this.#byName.get(peer.node) !== peer) return
     this.#options.nodeFile.peers.write(peer.row, { state, failures: peer.failures })
   }
 }

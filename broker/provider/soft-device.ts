@@ -340,10 +340,13 @@ class OpenedSoftDevice implements SoftDevice {
     const context = this.#context
     context.nowMs = nowMs
     let work = 0
-    if (context.receiving.length === 0 || ++this.#turn % TURNS_BETWEEN_EPOLL === 0) work += this.#lookAtSockets()
+    const isTimerTurn = nowMs - this.#timersLookedAtMs >= TIMER_RESOLUTION_MS
+    // Before time is judged, every answer that has arrived must have been seen.
+    const wantsEpoll = isTimerTurn || context.receiving.length === 0 || ++this.#turn % TURNS_BETWEEN_EPOLL === 0
+    if (wantsEpoll) work += this.#lookAtSockets()
     work += this.#receive(context.receiving.length <= HOT_QUEUE_PAIRS_MAX)
     work += this.#transmit(false)
-    if (nowMs - this.#timersLookedAtMs >= TIMER_RESOLUTION_MS) this.#lookAtClock(nowMs)
+    if (isTimerTurn) this.#lookAtClock(nowMs)
     return work
   }
 

@@ -85,6 +85,7 @@ export class Input {
     const placement = this.#placement
     const received = receive(fd, placement.region!.address + placement.offset, allowed, 0)
     if (!this.#hasReceived(received, allowed)) return 0
+    if (this.#faults !== null) this.#countTowardsCut(received)
     placement.advance(received)
     this.#missing -= received
     if (this.#missing === 0) this.#finishFrame()
@@ -158,7 +159,8 @@ export class Input {
   #place(at: number, byteLength: number): boolean {
     const allowed = this.#faults === null ? byteLength : this.#uncutBytes(byteLength)
     if (!this.#placement.place(this.#scratch, at, allowed)) this.#failPlacement()
-    else if (allowed < byteLength) this.#trouble.streamBroke(false)
+    if (this.#faults !== null) this.#countTowardsCut(allowed)
+    if (allowed < byteLength) this.#trouble.streamBroke(false)
     return this.#trouble.isNone
   }
 
@@ -221,13 +223,17 @@ export class Input {
     if (this.#faults?.isCut === true) this.#trouble.streamBroke(false)
   }
 
-  /** How many of the next bytes may be placed before an ordered cut. */
+  /** How many of the next bytes may be placed before an ordered cut; the cut is made when none may. */
   #uncutBytes(byteLength: number): number {
     const order = this.#faults!.partialWriteThenCut
     if (this.#sink !== sink.request || order.request !== this.#responder.executed) return byteLength
-    const left = Math.min(byteLength, order.byteLength)
-    this.#faults!.partialWriteThenCut = { request: order.request, byteLength: order.byteLength - left }
-    if (left === 0) this.#trouble.streamBroke(false)
-    return left
+    if (order.byteLength === 0) this.#trouble.streamBroke(false)
+    return Math.min(byteLength, order.byteLength)
+  }
+
+  #countTowardsCut(byteLength: number): void {
+    const { request, byteLength: left } = this.#faults!.partialWriteThenCut
+    if (this.#sink !== sink.request || request !== this.#responder.executed) return
+    this.#faults!.partialWriteThenCut = { request, byteLength: left - byteLength }
   }
 }

@@ -116,8 +116,6 @@ export class Output {
 
   clear(): void {
     this.#reset()
-    this.#spill?.close()
-    this.#spill = null
   }
 
   #flushTail(fd: number): number {
@@ -171,5 +169,8 @@ export class Output {
     this.#count = 0
     this.#directBytes = 0
     this.#pieceBytes = 0
+    if (this.#spill === null) return
+    this.#spill.close()
+    this.#spill = null
   }
 }

@@ -162,6 +162,7 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
     if (this.state !== 'ready-to-send' && this.state !== 'error') return refuse(batch, 'invalid')
     const sends = this.#sends
     let accepted = 0
+    let bytes = 0
     batch.refusal = 'none'
     for (; accepted < batch.count; accepted++) {
       const byteLength = this.#sendByteLength(batch, accepted)
@@ -172,8 +173,9 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
       sends.writeSend(slot, batch, accepted, byteLength)
       if ((batch.flags[accepted]! & sendFlag.inline) !== 0) this.#keepInline(slot, batch, accepted)
       sends.posted = (sends.posted + 1) | 0
-      this.#context.counters.bytesSent += byteLength
+      bytes += byteLength
     }
+    this.#context.counters.bytesSent += bytes
     this.#context.counters.messagesSent += accepted
     if (accepted > 0) this.#afterPost()
     return accepted

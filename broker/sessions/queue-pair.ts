@@ -95,16 +95,11 @@ export class QueuePairs extends ObjectRegistry<QueuePair> {
     return this.all.filter((queuePair) => queuePair.job.number === job)
   }
 
-  setConnection(queuePair: QueuePair, use: PathUse, remote: ObjectIdentity): void {
+  /** The row's part about the peer is written by the engine, which also knows of connections that were accepted. */
+  setConnection(queuePair: QueuePair, use: PathUse): void {
     // It may have been closed while it was being connected.
-    if (queuePair.removal) return use.release()
-    queuePair.connection = use
-    this.#services.nodeFile.queuePairs.write(queuePair.number, {
-      lane: use.lane ?? 0,
-      peerNumber: remote.number,
-      peerGeneration: remote.generation,
-      peerNode: use.node,
-    })
+    if (queuePair.removal) use.release()
+    else queuePair.connection = use
   }
 
   /** The queue pair no longer needs its way, for whatever reason. May be repeated. */

@@ -113,8 +113,9 @@ export class Sessions {
     return this.#lingering.size > 0 || this.#restingRows.size > 0
   }
 
-  get lingering(): number {
-    return this.#lingering.size
+  /** Sessions whose rows are not free yet. */
+  get left(): number {
+    return this.#options.jobs.all.reduce((sum, job) => sum + job.members.size, 0)
   }
 
   /** Numbers that clients of an earlier broker may still use rest until their processes are dead. */

@@ -170,7 +170,8 @@ function pingPong(end: End, rounds: number): { p50: number; p99: number } {
     end.device.postSend(end.queuePair, requests)
     for (let isBack = false; !isBack; ) {
       end.turn()
-      for (let index = 0; index < end.completions.count; index++) if (end.completions.opcode[index] === receiveOpcode) isBack = true
+      for (let index = 0; index < end.completions.count; index++)
+        if (end.completions.opcode[index] === receiveOpcode) isBack = true
     }
     micros.push(((clock.nowMs() - start) * 1000) / 2)
     end.postReceives(1, 64)
@@ -250,5 +251,6 @@ if (process.argv[2] === 'respond') {
 } else {
   const seconds = Number(process.argv[2] ?? 1)
   const names = process.argv.slice(3)
-  for (const what of measurements) if (names.length === 0 || names.includes(what.name)) console.log(await measure(what, seconds))
+  for (const what of measurements)
+    if (names.length === 0 || names.includes(what.name)) console.log(await measure(what, seconds))
 }

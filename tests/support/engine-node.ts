@@ -125,7 +125,7 @@ export class TestQueuePair {
     }
     if (count > 0) {
       append(words, this.geometry.sendRingOffset / 4, this.geometry.sendRingCapacity, slots, count)
-      markActive(this.node.activity.words, 0, this.number)
+      markActive(this.node.activity.words, 0, this.number << 1)
     }
     return count
   }
@@ -147,7 +147,7 @@ export class TestQueuePair {
     }
     if (count > 0) {
       append(words, this.geometry.receiveRingOffset / 4, this.geometry.receiveRingCapacity, slots, count)
-      markActive(this.node.activity.words, 0, this.number)
+      markActive(this.node.activity.words, 0, this.number << 1)
     }
     return count
   }

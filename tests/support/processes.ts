@@ -52,9 +52,13 @@ export function startProcess(
   const output = { stdout: '', stderr: '' }
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output.stdout += text))
   child.stderr.setEncoding('utf8').on('data', (text: string) => (output.stderr += text))
+  let closed = false
   const end = new Promise<Ended>((resolve, reject) => {
     child.on('error', reject)
-    child.on('close', (code, signal) => resolve({ code, signal, ...output }))
+    child.on('close', (code, signal) => {
+      closed = true
+      resolve({ code, signal, ...output })
+    })
   })
   // Somebody may only be interested in the output.
   end.catch(() => {})
@@ -67,11 +71,16 @@ export function startProcess(
     stdout: () => output.stdout,
     stderr: () => output.stderr,
     ended: (timeoutMs = 30_000) => within(end, { timeoutMs, what: `the end of ${name}\n${output.stderr}` }),
-    printed: (pattern, timeoutMs = 30_000) =>
-      until(() => pattern.exec(output.stdout) ?? undefined, { timeoutMs, what: `${pattern} from ${name}` }).catch(
-        (error: Error) =>
-          Promise.reject(new Error(`${error.message}\nstdout: ${output.stdout}\nstderr: ${output.stderr}`)),
-      ),
+    printed: (pattern, timeoutMs = 30_000) => {
+      const look = (): RegExpExecArray | undefined => {
+        const found = pattern.exec(output.stdout)
+        if (found !== null) return found
+        if (closed)
+          throw new Error(`${name} ended without ${pattern}\nstdout: ${output.stdout}\nstderr: ${output.stderr}`)
+        return undefined
+      }
+      return until(look, { timeoutMs, what: `${pattern} from ${name}` })
+    },
     signal: (signal) => void child.kill(signal),
   }
 }

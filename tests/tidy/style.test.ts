@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import test from 'ava'
 import { sourceFiles, textFiles, topLevel } from './source-files.js'
 
@@ -64,6 +65,21 @@ test('no file names a place that exists on one machine only', (t) => {
     wrong.map((file) => file.path),
     [],
   )
+})
+
+interface LockedPackage {
+  readonly optionalDependencies?: Readonly<Record<string, string>>
+}
+
+test('npm ci finds every package in the lock file, also those of other machines', (t) => {
+  const lock = JSON.parse(readFileSync(new URL('../../package-lock.json', import.meta.url), 'utf8')) as {
+    packages: Record<string, LockedPackage>
+  }
+  // npm leaves out optional packages that its registry did not offer at the time, and then refuses its own file.
+  const missing = Object.values(lock.packages)
+    .flatMap(({ optionalDependencies = {} }) => Object.keys(optionalDependencies))
+    .filter((name) => lock.packages[`node_modules/${name}`] === undefined)
+  t.deepEqual(missing, [])
 })
 
 /** The one list of the C library's prototypes is long because the list is; everything else has one subject and fits. */

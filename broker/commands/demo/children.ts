@@ -11,6 +11,9 @@ import { SharedVerbsError } from '../../../protocol/errors.js'
 const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
 const jobPath = fileURLToPath(new URL(`../../../client/demo-job.${extension}`, import.meta.url))
 
+/** Sixty processes that each collect garbage with four threads would leave nothing of two cores for the brokers. */
+const fewThreads = ['--v8-pool-size=0', '--single-threaded-gc']
+
 /** A broker drains before it ends. */
 const TERMINATE_MS = 8000
 
@@ -32,7 +35,7 @@ export class Children {
 
   spawnJob(name: string, output: number): JobProcess {
     // Its own session: Ctrl-C is for the demo, which ends the others itself.
-    const child = spawn(process.execPath, [...process.execArgv, jobPath], {
+    const child = spawn(process.execPath, [...process.execArgv, ...fewThreads, jobPath], {
       detached: true,
       stdio: ['ignore', output, output, 'ipc'],
     })

@@ -197,7 +197,7 @@ export const orderingCases: ProviderCase[] = [
       withRig(factory, (rig) => {
         const [a, b] = rig.pair({ memoryByteLength: 16 << 20 })
         const both = [a, b] as const
-        both.forEach((player, index) => player.fill(0, 4 << 20, index + 1))
+        for (const [index, player] of both.entries()) player.fill(0, 4 << 20, index + 1)
         for (let id = 0; id < 12; id++) {
           for (const player of both) {
             if (id % 3 === 2) player.read(id, { at: 8 << 20, length: 3 << 20, to: 0 })

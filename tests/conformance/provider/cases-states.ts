@@ -294,4 +294,26 @@ export const stateCases: ProviderCase[] = [
         t.is(failure?.code, 'device-gone')
       }),
   },
+  {
+    number: 142,
+    name: 'an answer that has arrived counts, however late somebody looks at it',
+    run: (t, factory) =>
+      withRig(factory, (rig) => {
+        const [a, b] = rig.pair({ attributes: { timeoutExponent: 12, retryCount: 1 } })
+        a.write(0, { length: 8 })
+        rig.until(() => a.done(1))
+        for (let round = 1; round < 10; round++) {
+          a.write(round, { length: 8 })
+          a.device.progress(rig.nowMs)
+          for (let turn = 0; turn < 2000; turn++) {
+            b.device.progress(rig.nowMs)
+            b.device.prepareSleep()
+          }
+          rig.pass(0)
+          a.device.progress(rig.nowMs + round * 10_000)
+          rig.until(() => a.done(round + 1))
+        }
+        t.true(a.statuses.every((status) => status === 'success'))
+      }),
+  },
 ]

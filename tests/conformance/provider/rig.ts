@@ -32,6 +32,7 @@ import {
 } from '../../../broker/provider/provider.js'
 import type { FaultHooks } from '../../../broker/provider/soft-faults.js'
 import { type StatusName, statusName } from '../../../protocol/statuses.js'
+import { schedulerYield } from '../../../shm/libc.js'
 import { Mapping } from '../../../shm/mapping.js'
 
 /** How a suite gets devices of one provider. */
@@ -72,6 +73,8 @@ export const defaultLimits: QueuePairLimits = {
 }
 
 const TURNS_MAX = 400_000
+/** Instead of the bound on turns, where other processes or devices are waited for. */
+const REAL_TIME_MAX_MS = 30_000
 const TURN_MS = 0.001
 const MEMORY_BYTES = 8 << 20
 
@@ -141,11 +144,13 @@ export class Rig {
   }
 
   until(condition: () => boolean, what = 'what the case waits for'): void {
-    for (let turn = 0; turn < TURNS_MAX; turn++) {
+    const { clockMs } = this.factory
+    const deadlineMs = (clockMs?.() ?? 0) + REAL_TIME_MAX_MS
+    for (let turn = 0; clockMs === null ? turn < TURNS_MAX : clockMs() < deadlineMs; turn++) {
       if (condition()) return
-      this.turn()
+      if (this.turn() === 0 && clockMs !== null) schedulerYield()
     }
-    throw new Error(`after ${TURNS_MAX} turns: ${what} did not happen; ${this.describe()}`)
+    throw new Error(`in time: ${what} did not happen; ${this.describe()}`)
   }
 
   /** Turns until nothing has happened for a while. */
@@ -158,7 +163,7 @@ export class Rig {
     const end = this.nowMs + byMs
     while (this.nowMs < end) {
       this.#nowMs += 1
-      this.turn()
+      if (this.turn() === 0 && this.factory.clockMs !== null) schedulerYield()
     }
   }
 
@@ -287,6 +292,12 @@ export class Player {
   register(rights: MemoryRights, byteLength = this.mapping.byteLength, domain = this.domain): RegisteredMemory {
     const { address } = this.mapping
     return this.rig.control((done) => this.device.registerMemory(domain, address, byteLength, rights, done))
+  }
+
+  /** Connects to a queue pair of another process. */
+  connectTo(remote: QueuePairAddress, attributes: QueuePairAttributes): void {
+    this.rig.control<true>((done) => this.device.toReadyToReceive(this.queuePair, remote, attributes, done))
+    this.rig.control<true>((done) => this.device.toReadyToSend(this.queuePair, attributes, done))
   }
 
   connect(peer: Player, attributes: QueuePairAttributes): void {

@@ -2,6 +2,7 @@
 import test from 'ava'
 import { openSoftDevice } from '../../../broker/provider/soft-device.js'
 import { providerCases } from './cases.js'
+import { softCases } from './cases-soft.js'
 import type { DeviceFactory } from './rig.js'
 
 const soft: DeviceFactory = {
@@ -17,6 +18,6 @@ const soft: DeviceFactory = {
     }),
 }
 
-for (const { number, name, run } of providerCases) {
+for (const { number, name, run } of [...providerCases, ...softCases]) {
   test(`${number} ${name}`, (t) => run(t, soft))
 }

@@ -1,12 +1,13 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import test from 'ava'
 import { attach } from '../../../client/index.js'
+import { SharedVerbsError } from '../../../protocol/errors.js'
 import { queuePairState } from '../../../protocol/queue-pair-segment.js'
 import { repositoryDirectory } from '../../support/cli.js'
 import { openDescriptors } from '../../support/leaks.js'
 import { startProcess } from '../../support/processes.js'
 import { attached } from './attached.js'
-import { FakeBroker } from './fake-broker.js'
+import { FakeBroker, type Respond } from './fake-broker.js'
 
 const serial = test.serial
 
@@ -133,6 +134,24 @@ serial('after the end of a session no descriptor is left, and closing again is n
   for (const { connection } of broker.sessions) while (connection.open) await turn()
   broker.releaseObjects()
   t.deepEqual(openDescriptors(), before)
+})
+
+serial('a completion queue in use stays open, and can be closed later', async (t) => {
+  const { broker, cq, qp, fake } = await attached(t)
+  const refuse: Respond = (name, body, session) => {
+    if (name === 'closeCompletionQueue') throw new SharedVerbsError('busy', 'queue pairs use it')
+    return broker.answer(name, body, session)
+  }
+  const { respond } = broker
+  broker.respond = refuse
+  await t.throwsAsync(cq.close(), { code: 'busy' })
+  broker.respond = respond
+  qp.postSend({ id: 1, opcode: 'send' })
+  fake.complete(fake.take('send')[0]!)
+  t.is(cq.poll().length, 1)
+  await qp.close()
+  await cq.close()
+  t.true(cq.closed)
 })
 
 serial('a session closes also when its broker is gone', async (t) => {

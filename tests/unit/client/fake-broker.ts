@@ -1,6 +1,7 @@
 /**
- * A broker reduced to what the client sees of one: the control socket, segments, and the broker's part on the shared words, which tests
- * play by hand (`take`, `complete`, `publish`). No engine, no network. Control requests are answered by `respond`, which tests may replace.
+ * A broker reduced to what the client sees of one: the control socket, segments, and the broker's part on the shared
+ * words, which tests play by hand (`take`, `complete`, `publish`). No engine, no network. Control requests are answered
+ * by `respond`, which tests may replace.
  */
 import { brokerPage, brokerPageGeometry, brokerPageMagic, nodeNameRow } from '../../../protocol/broker-page.js'
 import { decodeClientMessage, encodeEvent, encodeFailure, encodeReply } from '../../../protocol/codec.js'

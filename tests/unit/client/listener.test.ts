@@ -89,3 +89,16 @@ test('a request for a service nobody listens on is rejected, a lost broker ends 
   await t.throwsAsync(accepting, { code: 'broker-lost' })
   await t.throwsAsync(listener.accept(), { code: 'broker-lost' })
 })
+
+test('a connection that comes together with the reply to listen is served', async (t) => {
+  const { broker, session, cq } = await attached(t)
+  broker.respond = (name, body, from) => {
+    if (name === 'listen')
+      queueMicrotask(() => from.event('connection-request', { connection: 1, service: 'echo', remote }))
+    return broker.answer(name, body, from)
+  }
+  const listener = await session.listen('echo', { sendCq: cq })
+  t.deepEqual((await listener.accept())?.remote, remote)
+  await t.throwsAsync(session.listen('echo', { sendCq: cq }), { code: 'name-in-use' })
+  t.false(broker.requests.includes('rejectConnection'))
+})

@@ -126,7 +126,7 @@ test('errors have their names, flushed receives no source', async (t) => {
   qp.postSend({ id: 1, opcode: 'write', remote: { key: 1, offset: 2 } })
   qp.postReceive({ id: 2 })
   fake.complete(fake.take('send')[0]!, { status: status.remoteAccessError })
-  fake.complete(fake.take('receive')[0]!, { status: status.flushed })
+  fake.complete(fake.take('receive')[0]!, { status: status.flushed, operation: 0 })
   t.like(cq.poll(), [
     { id: 1, opcode: 'write', status: 'remote-access-error' },
     { id: 2, opcode: 'receive', status: 'flushed', source: undefined },
@@ -214,6 +214,22 @@ test('two sessions post to one queue pair and poll one completion queue', async 
     cq.poll().map(({ id }) => id),
     [4],
   )
+})
+
+test('opening a queue pair checks the completion queues it is given, and opens those it is not', async (t) => {
+  const { broker, cq, qp } = await attached(t)
+  const other = await attach({ runtimeDir: broker.directory })
+  t.teardown(() => other.close())
+  const wrong = await other.createCompletionQueue()
+  const invalid = { code: 'invalid-argument' }
+  await t.throwsAsync(other.openQueuePair(qp.share(), { sendCq: wrong }), invalid)
+  await t.throwsAsync(other.openQueuePair(qp.share(), { sendCq: cq }), invalid)
+  await t.throwsAsync(other.openQueuePair(cq.share()), invalid)
+  const own = await other.openCompletionQueue(cq.share())
+  const same = await other.openQueuePair(qp.share(), { sendCq: own })
+  t.is(same.sendCq, own)
+  t.is(same.receiveCq, own)
+  t.is(await other.openQueuePair(qp.share()), same)
 })
 
 test('a held posting lock is busy, a dead holder is replaced', async (t) => {

@@ -159,3 +159,13 @@ test('when the broker is lost, waits take what is there, then reject', async (t)
   await t.throwsAsync(cq.wait(), { code: 'broker-lost' })
   await t.throwsAsync(session.createCompletionQueue(), { code: 'broker-lost' })
 })
+
+test('when the broker gives a queue up, its waits reject and others go on', async (t) => {
+  const { broker, session, cq } = await attached(t)
+  const failed = await session.createCompletionQueue()
+  const waiting = failed.wait()
+  const { number, generation } = failed
+  broker.sessions[0]!.event('completion-queue-error', { number, generation, reason: 'its head is behind its tail' })
+  await t.throwsAsync(watched(waiting), { code: 'protocol-violation' })
+  t.false(await cq.wait({ timeoutMs: 1 }))
+})

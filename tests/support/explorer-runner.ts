@@ -1,0 +1,485 @@
+/**
+ * Runs one step of one actor: the operation is started anew, its accesses are answered from the log, the first one that is not in the
+ * log is done for real, and the next one after it ends the run by a private signal. Code under test catches nothing around its
+ * accesses, so the signal passes through it.
+ */
+import { Memory } from '../../shm/memory.js'
+import type { LivenessOracle } from '../../shm/robust-lock.js'
+import type { Words } from '../../shm/words.js'
+import {
+  type ActorSpec,
+  type ActorState,
+  access,
+  accessNames,
+  actorState,
+  beginning,
+  mixResult,
+  type Operation,
+  type Pending,
+  REST,
+  type Self,
+  sleep,
+  status,
+} from './explorer-actor.js'
+import type { World } from './explorer-world.js'
+
+/**
+ * Accesses to plain memory between two words: `fused` runs them with the word access before them, `runs` makes each unbroken run of
+ * them a step of its own.
+ */
+export type Granularity = 'fused' | 'runs'
+
+/** Thrown by checks: a promise of the code under test does not hold. */
+export class Violation extends Error {
+  readonly invariant: string
+
+  constructor(invariant: string, detail: string) {
+    super(`${invariant}: ${detail}`)
+    this.name = 'Violation'
+    this.invariant = invariant
+  }
+}
+
+export function check(holds: boolean, invariant: string, detail: string): void {
+  if (!holds) throw new Violation(invariant, detail)
+}
+
+class Pause {}
+const PAUSE = new Pause()
+const WAIT_RESULTS = ['woken', 'changed', 'timeout'] as const
+const TIMEOUT = 2
+/** Far beyond what an operation does: a loop that never touches shared memory would hang the exploration. */
+const LONGEST_LOG = 5000
+
+export class Runner {
+  readonly world: World
+  readonly specs: readonly ActorSpec[]
+  actors: ActorState[]
+  /** The access that the step did, for traces. */
+  done: Pending | null = null
+  doneResult = 0
+  readonly #granularity: Granularity
+  /** Role that alone may touch a word, as an index into `#roles`; -1: everybody. */
+  readonly #owner: Int8Array
+  readonly #roles: readonly string[]
+  readonly #selves: readonly Self[]
+  readonly #memories = new Map<number, Memory>()
+  readonly #words = new Map<number, Words>()
+  readonly #liveness: LivenessOracle = { alive: (member) => this.#access(access.alive, member, 0, 0) !== 0 }
+  readonly #wide = new Float64Array(1)
+  readonly #halves = new Int32Array(this.#wide.buffer)
+
+  /** The run under way. */
+  #current = 0
+  #cursor = 0
+  #length = 0
+  #results: number[] = []
+  #signatures: number[] = []
+  #logLow = 0
+  #logHigh = 0
+  #granted = false
+  #timesOut = false
+  #sleep: number = sleep.awake
+  #inPlainRun = false
+  #pending: Pending | null = null
+  #clockMs = 0
+
+  constructor(
+    world: World,
+    specs: readonly ActorSpec[],
+    granularity: Granularity,
+    privateTo: (index: number) => string | undefined,
+  ) {
+    this.world = world
+    this.specs = specs
+    this.#granularity = granularity
+    this.#roles = [...new Set(specs.map((spec) => spec.role))]
+    this.#owner = Int8Array.from({ length: world.knowledge }, (_, index) => {
+      const role = privateTo(index)
+      return role === undefined ? -1 : this.#roles.indexOf(role)
+    })
+    this.actors = specs.map(() => beginning(0, status.running, false, false))
+    this.#selves = specs.map((spec) => this.#self(spec))
+    world.changed = (index) => this.#changed(index)
+  }
+
+  /** Time as the running actor knows it: it passes only when its sleeps end by their deadline. */
+  get clockMs(): number {
+    return this.#clockMs
+  }
+
+  ring(bell: number): void {
+    this.#access(access.ring, bell, 0, 0)
+  }
+
+  /** False: the deadline came first. */
+  hear(bell: number): boolean {
+    return this.#access(access.hear, bell, 0, 0) !== 0
+  }
+
+  drain(bell: number): boolean {
+    return this.#access(access.drain, bell, 0, 0) !== 0
+  }
+
+  operationOf(actor: number): Operation | undefined {
+    return this.specs[actor]!.operations[this.actors[actor]!.operation]
+  }
+
+  /** Whether the actor's next access is to a word that only its role touches. */
+  isPrivate(actor: number): boolean {
+    const { pending } = this.actors[actor]!
+    if (!pending || pending.kind > access.and) return false
+    return this.#owner[pending.index]! >= 0
+  }
+
+  /** Whether a step of this actor can happen now. */
+  enabled(actor: number): boolean {
+    const state = this.actors[actor]!
+    if (state.status !== status.running || state.resting || state.sleep === sleep.asleep) return false
+    const { pending } = state
+    if (pending === null) return this.operationOf(actor)!.when?.() ?? true
+    if (pending.kind === access.hear) return this.world.read(pending.index) !== 0
+    return pending.kind !== access.change || state.stale
+  }
+
+  /** Whether a sleep of this actor can end by its deadline. */
+  sleeps(actor: number): boolean {
+    const state = this.actors[actor]!
+    if (state.status !== status.running || state.pending === null) return false
+    if (state.sleep === sleep.asleep) return state.pending.second > 0
+    return state.pending.kind === access.hear && this.world.read(state.pending.index) === 0
+  }
+
+  step(actor: number, timesOut: boolean): void {
+    this.#begin(actor, timesOut)
+    const operation = this.operationOf(actor)!
+    let next: number | undefined
+    try {
+      next = operation.run(this.#selves[actor]!)
+    } catch (signal) {
+      if (signal !== PAUSE) throw signal
+      this.#suspend(actor, operation)
+      return
+    }
+    this.#finish(actor, next)
+  }
+
+  /** The process is gone; its token fell with it. */
+  crash(actor: number): void {
+    const spec = this.specs[actor]!
+    if (spec.member >= 0 && spec.restartsAt === undefined) this.world.write(this.world.knowledge + spec.member, 1)
+    this.actors[actor] =
+      spec.restartsAt === undefined
+        ? beginning(this.actors[actor]!.operation, status.dead, false, false)
+        : beginning(spec.restartsAt, status.running, false, false)
+    spec.died?.()
+    this.#current = actor
+    this.#changed(-1)
+  }
+
+  stop(actor: number): void {
+    this.actors[actor] = actorState({ ...this.actors[actor]!, status: status.stopped })
+  }
+
+  #begin(actor: number, timesOut: boolean): void {
+    const state = this.actors[actor]!
+    this.#current = actor
+    this.#cursor = 0
+    this.#length = state.length
+    this.#results = state.results
+    this.#signatures = state.signatures
+    this.#logLow = state.logLow
+    this.#logHigh = state.logHigh
+    this.#granted = true
+    this.#timesOut = timesOut
+    this.#sleep = state.sleep
+    this.#inPlainRun = false
+    this.#pending = null
+    this.#clockMs = 0
+    this.done = null
+    // What changes from here on, the operation may not have seen.
+    if (state.length === 0 && state.pending === null && state.stale) {
+      this.actors[actor] = actorState({ ...state, stale: false })
+    }
+  }
+
+  #suspend(actor: number, operation: Operation): void {
+    const pending = this.#pending!
+    if (operation.loopsAt?.(pending.kind, pending.index)) this.#foldTo(signatureOf(pending.kind, pending.index))
+    this.actors[actor] = actorState({
+      ...this.actors[actor]!,
+      sleep: this.#sleep,
+      resting: false,
+      results: this.#results,
+      signatures: this.#signatures,
+      length: this.#length,
+      logLow: this.#logLow,
+      logHigh: this.#logHigh,
+      pending,
+    })
+  }
+
+  #foldTo(signature: number): void {
+    const at = this.#signatures.indexOf(signature)
+    if (at >= 0 && at < this.#length) this.#cut(at)
+  }
+
+  #finish(actor: number, next: number | undefined): void {
+    const { operation, stale } = this.actors[actor]!
+    const rests = next === REST
+    const at = next === undefined ? operation + 1 : rests ? operation : next
+    const ended = at >= this.specs[actor]!.operations.length
+    this.actors[actor] = beginning(at, ended ? status.finished : status.running, false, rests && !stale)
+  }
+
+  /** Somebody changed a word: whoever looks at it has something to do. */
+  #changed(index: number): void {
+    for (let actor = 0; actor < this.actors.length; actor++) {
+      const state = this.actors[actor]!
+      if (actor === this.#current || (state.stale && !state.resting)) continue
+      const looks = this.operationOf(actor)?.looksAt
+      if (looks === undefined || state.status !== status.running || (index >= 0 && !looks(index))) continue
+      // An operation that has not begun sees the change when it begins.
+      const begun = state.length > 0 || state.pending !== null
+      this.actors[actor] = actorState({ ...state, resting: false, stale: begun })
+    }
+  }
+
+  #access(kind: number, index: number, first: number, second: number): number {
+    const signature = signatureOf(kind, index)
+    if (this.#cursor < this.#length) {
+      if (this.#signatures[this.#cursor] !== signature) this.#diverged(kind, index)
+      const result = this.#results[this.#cursor++]!
+      this.#account(kind, result, second)
+      return result
+    }
+    if (this.#length > LONGEST_LOG) throw new Error('an operation does not end')
+    if (kind !== access.note) this.#claimTurn(kind, index, first, second)
+    const result = this.#perform(kind, index, first, second)
+    this.#append(signature, result)
+    this.#account(kind, result, second)
+    return result
+  }
+
+  /** Goes on if this access belongs to the step, else ends the run. */
+  #claimTurn(kind: number, index: number, first: number, second: number): void {
+    const plain = kind >= access.readPlain
+    if (plain && kind !== access.change && (this.#granularity === 'fused' || this.#inPlainRun)) return
+    if (!this.#granted) this.#pause(kind, index, first, second)
+    this.#granted = false
+    this.done = { kind, index, first, second }
+  }
+
+  #pause(kind: number, index: number, first: number, second: number): never {
+    this.#pending = { kind, index, first, second }
+    throw PAUSE
+  }
+
+  #account(kind: number, result: number, timeoutMs: number): void {
+    if (kind !== access.note) this.#inPlainRun = kind >= access.readPlain && kind !== access.change
+    if (kind === access.wait && result === TIMEOUT) this.#clockMs += timeoutMs
+  }
+
+  #append(signature: number, result: number): void {
+    this.#results[this.#length] = result
+    this.#signatures[this.#length] = signature
+    this.#length++
+    this.#cursor = this.#length
+    this.#logLow = mixResult(this.#logLow, result)
+    this.#logHigh = mixResult(this.#logHigh, result)
+    this.doneResult = result
+  }
+
+  #cut(length: number): void {
+    this.#results = this.#results.slice(0, length)
+    this.#signatures = this.#signatures.slice(0, length)
+    this.#length = length
+    this.#cursor = length
+    this.#logLow = 1
+    this.#logHigh = 2
+    for (const result of this.#results) {
+      this.#logLow = mixResult(this.#logLow, result)
+      this.#logHigh = mixResult(this.#logHigh, result)
+    }
+  }
+
+  #perform(kind: number, index: number, first: number, second: number): number {
+    const { world } = this
+    if (kind <= access.and) this.#checkOwner(index)
+    switch (kind) {
+      case access.load:
+      case access.readPlain:
+        return world.read(index)
+      case access.store:
+      case access.writePlain:
+        world.write(index, first)
+        return 0
+      case access.readWide:
+        return world.f64[index]!
+      case access.writeWide:
+        this.#wide[0] = first
+        world.write(index * 2, this.#halves[0]!)
+        world.write(index * 2 + 1, this.#halves[1]!)
+        return 0
+      case access.wait:
+        return this.#wait(index, first, second)
+      case access.wake:
+        return this.#wake(index, first)
+      case access.alive:
+        return world.read(world.knowledge + index) === 0 ? 1 : 0
+      case access.ring:
+        world.write(index, 1)
+        return 0
+      case access.hear:
+        return world.read(index)
+      case access.note:
+        return 0
+      case access.change:
+        this.actors[this.#current] = actorState({ ...this.actors[this.#current]!, stale: false })
+        return 0
+      default:
+        return this.#modify(kind, index, first, second)
+    }
+  }
+
+  #modify(kind: number, index: number, first: number, second: number): number {
+    const found = this.world.read(index)
+    switch (kind) {
+      case access.compareExchange:
+        if (found === first) this.world.write(index, second)
+        break
+      case access.exchange:
+        this.world.write(index, first)
+        break
+      case access.add:
+        this.world.write(index, found + first)
+        break
+      case access.or:
+        this.world.write(index, found | first)
+        break
+      case access.and:
+        this.world.write(index, found & first)
+        break
+      default:
+        this.world.write(index, 0)
+    }
+    return found
+  }
+
+  /** The comparison and falling asleep are one step, as in the kernel. */
+  #wait(index: number, expected: number, timeoutMs: number): number {
+    if (this.#sleep === sleep.awake) {
+      if (this.world.read(index) !== expected) return 1
+      this.#sleep = sleep.asleep
+      this.#pause(access.wait, index, expected, timeoutMs)
+    }
+    this.#sleep = sleep.awake
+    return this.#timesOut ? TIMEOUT : 0
+  }
+
+  #wake(index: number, count: number): number {
+    let woken = 0
+    for (let actor = 0; actor < this.actors.length && woken < count; actor++) {
+      const state = this.actors[actor]!
+      if (state.sleep !== sleep.asleep || state.pending?.index !== index || state.status === status.dead) continue
+      this.actors[actor] = actorState({ ...state, sleep: sleep.woken })
+      woken++
+    }
+    return woken
+  }
+
+  #checkOwner(index: number): void {
+    const owner = this.#owner[index]!
+    if (owner < 0 || this.#roles[owner] === this.specs[this.#current]!.role) return
+    throw new Error(
+      `word ${index} was said to be private to ${this.#roles[owner]}; ${this.specs[this.#current]!.name} uses it`,
+    )
+  }
+
+  #diverged(kind: number, index: number): never {
+    const then = this.#signatures[this.#cursor]!
+    throw new Error(
+      `${this.specs[this.#current]!.name} is not deterministic: at access ${this.#cursor} of its operation it did ` +
+        `${accessNames[then & 31]} ${then >>> 5} and now ${accessNames[kind]} ${index}`,
+    )
+  }
+
+  #self(spec: ActorSpec): Self {
+    return {
+      member: spec.member,
+      words: (base) => this.#wordsAt(base),
+      memory: (base) => this.#memoryAt(base),
+      liveness: this.#liveness,
+      note: (act) => {
+        if (this.#cursor < this.#length) return this.#access(access.note, 0, 0, 0)
+        const result = act()
+        this.#append(signatureOf(access.note, 0), result)
+        return result
+      },
+      mark: () => this.#cursor,
+      forget: (mark) => this.#cut(mark),
+      untilChanged: () => void this.#access(access.change, 0, 0, 0),
+    }
+  }
+
+  #wordsAt(base: number): Words {
+    let words = this.#words.get(base)
+    if (words) return words
+    const go = (kind: number, index: number, first = 0, second = 0): number =>
+      this.#access(kind, base + index, first, second)
+    words = {
+      load: (index) => go(access.load, index),
+      store: (index, value) => void go(access.store, index, value),
+      compareExchange: (index, expected, replacement) => go(access.compareExchange, index, expected, replacement),
+      exchange: (index, value) => go(access.exchange, index, value),
+      add: (index, value) => go(access.add, index, value),
+      or: (index, mask) => go(access.or, index, mask),
+      and: (index, mask) => go(access.and, index, mask),
+      wait: (index, expected, timeoutMs) => WAIT_RESULTS[go(access.wait, index, expected, timeoutMs)]!,
+      wake: (index, count) => go(access.wake, index, count),
+    }
+    this.#words.set(base, words)
+    return words
+  }
+
+  /** Views whose elements are accesses. Only those views that the explored code uses exist; any other use fails loudly. */
+  #memoryAt(base: number): Memory {
+    let memory = this.#memories.get(base)
+    if (memory) return memory
+    memory = new Memory(new ArrayBuffer(0))
+    const narrow = (fix: (value: number) => number) =>
+      this.#elements(
+        (index) => fix(this.#access(access.readPlain, base + index, 0, 0)),
+        (index, value) => void this.#access(access.writePlain, base + index, value | 0, 0),
+      )
+    const wide = this.#elements(
+      (index) => this.#access(access.readWide, base / 2 + index, 0, 0),
+      (index, value) => void this.#access(access.writeWide, base / 2 + index, value, 0),
+    )
+    const views = { i32: narrow((value) => value), u32: narrow((value) => value >>> 0), f64: wide }
+    Object.assign(memory, views)
+    this.#memories.set(base, memory)
+    return memory
+  }
+
+  #elements(read: (index: number) => number, write: (index: number, value: number) => void): object {
+    return new Proxy(
+      {},
+      {
+        get: (_, key) => read(elementOf(key)),
+        set: (_, key, value) => {
+          write(elementOf(key), value as number)
+          return true
+        },
+      },
+    )
+  }
+}
+
+function elementOf(key: string | symbol): number {
+  const index = typeof key === 'string' ? Number(key) : Number.NaN
+  if (!Number.isInteger(index)) throw new Error(`plain memory has no ${String(key)} in an exploration`)
+  return index
+}
+
+const signatureOf = (kind: number, index: number): number => kind | (index << 5)
