@@ -9,7 +9,7 @@ import { brokerState } from '../protocol/broker-page.js'
 import { SharedVerbsError } from '../protocol/errors.js'
 import { controlSocketPath } from '../protocol/paths.js'
 import { closeDescriptor, eventfdCreate, notifyReady } from '../shm/libc.js'
-import { OwnedClock } from './control/clock.js'
+import { OwnedClock, systemClock } from './control/clock.js'
 import { ControlPlane } from './control/control-plane.js'
 import { ControlServer } from './control/control-server.js'
 import type { StartedEngine } from './control/engine.js'
@@ -43,7 +43,7 @@ export interface RunningBroker {
 }
 
 const HEARTBEAT_MS = 250
-/** No step of a stop waits longer than this for somebody else. */
+/** Stopping goes by the machine's own time, because it waits for others. No step waits longer than this for somebody else. */
 const STOP_STEP_MS = 5000
 /** How long clients that were told to go may keep their liveness tokens before their numbers are left to rest. */
 const TOKEN_GRACE_MS = 500
@@ -254,9 +254,9 @@ class Broker implements RunningBroker {
     const leaving = sessions.all.map((session) => sessions.leave(session, false))
     await this.#step('ending sessions', Promise.all(leaving))
     this.#server?.close()
-    const deadlineMs = this.#clock.nowMs() + TOKEN_GRACE_MS
-    while (sessions.left > 0 && this.#clock.nowMs() < deadlineMs) {
-      await new Promise<void>((resolve) => this.#clock.after(STOP_POLL_MS, resolve))
+    const deadlineMs = systemClock.nowMs() + TOKEN_GRACE_MS
+    while (sessions.left > 0 && systemClock.nowMs() < deadlineMs) {
+      await new Promise<void>((resolve) => systemClock.after(STOP_POLL_MS, resolve))
       sessions.lookAtLingering()
     }
     return sessions.rowsInUse === 0
@@ -273,7 +273,7 @@ class Broker implements RunningBroker {
   /** One step of the way down: what fails or hangs is reported and must not keep the rest from ending. */
   async #step(what: string, work: Promise<unknown> | undefined): Promise<void> {
     try {
-      if (work) await within(work, STOP_STEP_MS, this.#clock, what)
+      if (work) await within(work, STOP_STEP_MS, systemClock, what)
     } catch (error) {
       this.#observer.report(error, what)
     }

@@ -106,7 +106,7 @@ export class Attachment {
     if (this.#pageWords.load(SLEEPING) !== 0) this.#parts.engineDoorbell.ring()
   }
 
-  /** Name of a node by its index. Rows may be issued to another node, so the remembered bytes are compared each time. */
+  /** Name of a node by its index. Rows may be issued anew, so the remembered bytes are compared each time. */
   nodeName(nodeIndex: number): string {
     if (nodeIndex >= brokerPageGeometry.nodeNames) return ''
     const offset = brokerPageGeometry.nodeNamesOffset + nodeIndex * nodeNameRow.byteLength

@@ -9,7 +9,7 @@
  * fails all pending requests with `broker-lost`. A reply that comes after its request was given up is dropped and its
  * descriptors closed. The socket keeps the process alive only while a request is pending or somebody holds it.
  */
-import { check, decodeBrokerMessage, encodeRequest } from '../protocol/codec.js'
+import { check, decodeBrokerMessage, encodeRequest, noRequestId } from '../protocol/codec.js'
 import {
   type EventBody,
   type EventName,
@@ -168,7 +168,10 @@ export class ControlClient {
   }
 
   #fail(id: number, wire: WireError): void {
-    this.#pending.get(id)?.settle(SharedVerbsError.fromWire(wire))
+    const error = SharedVerbsError.fromWire(wire)
+    // Something of ours was unreadable there, so one of the pending requests would wait in vain: this ends them all.
+    if (id === noRequestId) throw error
+    this.#pending.get(id)?.settle(error)
   }
 
   #close(reason: CloseReason): void {

@@ -15,7 +15,7 @@
  */
 
 import { limits } from '../protocol/limits.js'
-import { queuePairHeader } from '../protocol/queue-pair-segment.js'
+import { activityBit, queuePairHeader } from '../protocol/queue-pair-segment.js'
 import { append } from '../shm/reference-ring.js'
 import { RobustLock } from '../shm/robust-lock.js'
 import { claimFree, NO_CLAIM, undoClaim } from '../shm/slot-state.js'
@@ -58,7 +58,7 @@ export class Poster {
     this.#words = segment.words
     this.#queue = queue
     this.#lock = new RobustLock(segment.words, queue.lock, attachment.monitor)
-    this.#activityBit = (segment.number << 1) | queue.side
+    this.#activityBit = activityBit(segment.number, queue.side)
   }
 
   /** Claims up to `wanted` free slots into `claimedSlots`; how many. */

@@ -24,7 +24,7 @@ export function refuseEntry(entry: unknown, index: number): never {
 export function refuseDestination(destination: QueuePairAddress): never {
   throw new SharedVerbsError(
     'address-not-resolved',
-    `work request: node ${shown(destination.node)} was not resolved; await session.resolve(address) once before posting`,
+    `work request: node ${shown(destination.node)} was not resolved; await session.resolve(address) before posting`,
     { node: shown(destination.node) },
   )
 }

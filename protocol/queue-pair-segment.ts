@@ -6,8 +6,7 @@
  *   - the store of a ring's tail under the robust lock commits a whole list; the broker never takes these locks
  *   - the ring position of a work request is its sequence in its flow; the broker stores it in the slot before `queued`
  *   - all bytes may be changed by any holder at any time: the broker copies, then checks, then uses
- *   - the bit of a queue pair in its job's activity (shm/activity) is its number, one for both rings: who posts to either marks it
- *     after the tail, who takes it looks at both
+ *   - whoever commits to a ring then marks its bit in the job's activity (shm/activity): `activityBit`, one for each side
  *
  *   0        identity (broker, once)                       ┐
  *   64       send lock · want room          (clients)      │ header
@@ -55,6 +54,10 @@ export const queuePairHeader = layout('queue-pair-header', {
   epoch: word(),
   brokerEnd: cacheLine(),
 })
+
+/** Bit of a ring in its job's activity bitmap; `side` as in completion-queue-segment.ts. */
+export const activityBit = (queuePair: number, onSide: number): number => queuePair * 2 + onSide
+export const activityQueuePair = (bit: number): number => bit >>> 1
 
 export const queuePairType = { connected: 1, datagram: 2 } as const
 

@@ -33,6 +33,7 @@ import {
 } from './node-file.js'
 import { opcode, packOperation, workRequestFlag } from './opcodes.js'
 import {
+  activityBit,
   atomicRecord,
   flowRecord,
   queuePairGeometry,
@@ -91,7 +92,7 @@ export const clientFacts = {
   opcode,
   workRequestFlag,
   status,
-  packed: [packReference(1, side.receive, 2), packOperation(1, 2, 3), packKey(1, 2)],
+  packed: [packReference(1, side.receive, 2), packOperation(1, 2, 3), packKey(1, 2), activityBit(1, side.receive)],
 } as const
 
 export const wireFacts = {

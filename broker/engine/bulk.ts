@@ -18,6 +18,7 @@ import { chunkOpcode, sendNotice } from './transmit.js'
 export function postBulk(engine: Engine, lane: Lane): number {
   let posted = 0
   let idle = 0
+  lane.noticeStarved = false
   while (lane.bulk.length > 0 && idle < lane.bulk.length) {
     if (lane.bulkCursor >= lane.bulk.length) lane.bulkCursor = 0
     const request = lane.bulk[lane.bulkCursor]!
@@ -41,10 +42,18 @@ function step(engine: Engine, lane: Lane, request: SendRequest): boolean {
     lane.bulkCursor--
     request.noticeDue = request.opcode !== opcode.write && request.opcode !== opcode.read
   }
-  if (request.noticeDue && !sendNotice(engine, lane, request))
-    return lane.batch.count > 0 ? engine.flushLane(lane) && false : false
+  if (request.noticeDue && !noticeSent(engine, lane, request)) return false
   leave(engine, lane, request)
   return true
+}
+
+function noticeSent(engine: Engine, lane: Lane, request: SendRequest): boolean {
+  // Datagram: messages before it go again first, or the peer would take this one in their place.
+  if (request.opcode === opcode.writeWithImmediate && request.flow!.resending) return false
+  if (sendNotice(engine, lane, request)) return true
+  lane.noticeStarved = true
+  engine.flushLane(lane)
+  return false
 }
 
 /** Everything of it is posted: what stands behind it in its flow may go. */
@@ -55,6 +64,7 @@ function leave(engine: Engine, lane: Lane, request: SendRequest): void {
   request.stage = requestStage.sent
   if (flow.moving === request) flow.moving = null
   else flow.unposted--
+  engine.touchEnding(flow.queuePair)
   if (request.chunksOutstanding === 0) chunkSettled(engine, request)
   engine.wakeFlow(flow)
 }
@@ -140,7 +150,7 @@ function target(request: SendRequest, byteLength: number): number {
 
 /** A chunk's outcome is known to be success; the last one decides for writes and reads, a delivery for the rest. */
 export function chunkSettled(engine: Engine, request: SendRequest): void {
-  if (request.chunksOutstanding > 0 || request.stage !== requestStage.sent) return
+  if (request.chunksOutstanding > 0 || request.stage === requestStage.moving) return
   if (request.remote) releaseRemoteRegion(engine, request)
   if (request.opcode === opcode.write || request.opcode === opcode.read) finishSend(engine, request, status.success)
   else if (request.flow) settleFlow(engine, request.flow)

@@ -12,11 +12,14 @@
 import { queuePairState } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
 import type { Engine } from './engine.js'
+import { abandonConnect, rejectHeld } from './connection.js'
+import { hasControl } from './control.js'
 import { completeUnsent, publishInbound, settleFlow } from './finish.js'
 import { drainReceives, drainSends, flushReceives } from './drain.js'
 import type { Flow } from './flow.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { receiveStage, requestStage } from './request.js'
+import { wakeWaiting, withoutReceive } from './waiting.js'
 
 /** What waits gets `flushed`, told after what is under way. A message whose first segments have left goes on. */
 export function flushWaiting(engine: Engine, flow: Flow): void {
@@ -33,10 +36,10 @@ export function flushWaiting(engine: Engine, flow: Flow): void {
   }
   if (leaving) flow.waiting.push(leaving)
   for (let request = flow.inFlight.head; request; request = request.next) {
-    // Never granted, or dropped by the peer for lack of a receive: certainly without effect.
+    // Dropped by the peer for lack of a receive.
     if (request.stage !== requestStage.again) continue
     request.stage = requestStage.finished
-    request.status = status.flushed
+    request.status = withoutReceive(request, status.flushed)
   }
   flow.resending = false
   settleFlow(engine, flow)
@@ -51,9 +54,11 @@ export function beginFailure(
   byPeer: boolean,
 ): void {
   if (queuePair.state === queuePairState.error || engine.queuePairs[queuePair.number] !== queuePair) return
+  abandonConnect(engine, queuePair, 'closed', `queue pair ${queuePair.number} failed while connecting: ${reason}`)
   queuePair.setState(queuePairState.error, verdict)
   for (const flow of queuePair.everyFlow()) flushWaiting(engine, flow)
   flushReceives(engine, queuePair)
+  turnAway(engine, queuePair)
   const body = { number: queuePair.number, generation: queuePair.generation, job: queuePair.job, reason }
   if (byPeer) engine.ports.emit('queue-pair-disconnected', body)
   else engine.ports.emit('queue-pair-error', { ...body, status: verdict })
@@ -70,13 +75,20 @@ export function beginRemoval(engine: Engine, queuePair: EngineQueuePair, discard
   queuePair.onClosed = done
   if (queuePair.state !== queuePairState.error) queuePair.setState(queuePairState.draining)
   for (const flow of queuePair.everyFlow()) flushWaiting(engine, flow)
+  turnAway(engine, queuePair)
   engine.closures.add(queuePair)
+}
+
+/** Whoever waits for this queue pair learns that it goes down: a peer that wants to connect, same-node senders that want a receive. */
+function turnAway(engine: Engine, queuePair: EngineQueuePair): void {
+  rejectHeld(engine, queuePair)
+  wakeWaiting(engine, queuePair)
 }
 
 /** Moves an ending queue pair on; returns 1 when something changed. */
 export function advanceClosure(engine: Engine, queuePair: EngineQueuePair): number {
   if (engine.queuePairs[queuePair.number] !== queuePair) return 0
-  if (!queuePair.closing && queuePair.state !== queuePairState.error) return 0
+  if (!queuePair.ending) return 0
   let ended = true
   for (const flow of queuePair.everyFlow()) if (!advanceFlowEnd(engine, flow)) ended = false
   if (!ended || !queuePair.closing) return 0
@@ -96,9 +108,11 @@ export function advanceClosure(engine: Engine, queuePair: EngineQueuePair): numb
 function advanceFlowEnd(engine: Engine, flow: Flow): boolean {
   const quiet = flow.waiting.size === 0 && flow.inFlight.size === 0 && !flow.moving
   if (!flow.lane || flow.dead) {
-    if (flow.connected && flow.twin && quiet) disconnectTwin(engine, flow)
-    if (quiet) failInbound(engine, flow)
-    return quiet
+    // A copy into a receive of ours that is under way ends first.
+    if (!quiet || flow.twin?.localReceive) return false
+    if (flow.connected && flow.twin) disconnectTwin(engine, flow)
+    failInbound(engine, flow)
+    return true
   }
   // The peer went first: it waits for our answer, due when everything posted has left (its acknowledgements come meanwhile).
   if (flow.disconnectReceived && !flow.disconnectedSent && !flow.disconnectedDue && !busyPosting(flow)) {
@@ -106,7 +120,7 @@ function advanceFlowEnd(engine: Engine, flow: Flow): boolean {
     engine.addControl(flow)
   }
   if (!quiet) return false
-  if (!flow.connected) return flow.inbound.size === 0 && !flow.inAcknowledgementList
+  if (!flow.connected) return flow.inbound.size === 0 && !flow.inAcknowledgementList && !hasControl(flow)
   if (!flow.disconnectReceived && !flow.disconnectSent && !flow.disconnectDue) {
     flow.disconnectDue = true
     engine.addControl(flow)

@@ -86,8 +86,9 @@ export const handlers: Handlers = {
     await call<true>((done) => engine.device.freeProtectionDomain(row.domain, done))
     return null
   },
-  'add-member': async (engine, { member, doorbell }) => {
+  'add-member': async (engine, { job, member, doorbell }) => {
     engine.doorbells[member] = doorbell
+    engine.memberJobs[member] = job
     return null
   },
   'remove-member': async (engine, { member }) => {

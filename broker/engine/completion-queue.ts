@@ -104,13 +104,14 @@ export class EngineCompletionQueue {
     return used >= 0 && used < this.capacity
   }
 
-  /** Moves waiting completions into the ring; true if any went. */
-  refill(): boolean {
+  /** Moves waiting completions into the ring; true if any went. `published`: a completer has none waiting any more. */
+  refill(published: (completer: Completer) => void): boolean {
     let moved = 0
     while (moved < this.#waiting.length && this.#hasRoom()) {
       const waiting = this.#waiting[moved++]!
       this.#put(waiting.reference, waiting.generation, waiting.urgent)
       waiting.completer.unpublished--
+      if (waiting.completer.unpublished === 0) published(waiting.completer)
     }
     if (moved > 0) this.#waiting.splice(0, moved)
     return moved > 0

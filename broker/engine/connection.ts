@@ -21,7 +21,7 @@ import type { RecordOf } from '../../shm/layout.js'
 import { thisNode } from './commands.js'
 import type { RouteNumbers } from './dispatch.js'
 import type { Engine } from './engine.js'
-import { finishSend } from './finish.js'
+import { settleFlow } from './finish.js'
 import { Flow } from './flow.js'
 import type { Lane } from './lane.js'
 import type { EngineQueuePair } from './queue-pair.js'
@@ -64,8 +64,9 @@ export function beginConnect(
 ): void {
   engine.counters[counterIndex.connects]!++
   const held = queuePair.held
+  const reachable = held && (!held.from || held.from.state === 'up')
   if (
-    held &&
+    reachable &&
     'number' in remote &&
     held.peer === peer &&
     held.number === remote.number &&
@@ -104,7 +105,7 @@ export function beginConnect(
     sourceNumber: queuePair.number,
     sourceGeneration: queuePair.generation,
   }
-  const fields = { cookie: flow.cookie, reason: 0, receiveLimit: queuePair.receivesTaken, service: flow.service }
+  const fields = { cookie: flow.cookie, reason: 0, receiveLimit: flow.limit, service: flow.service }
   engine.later(() => takeConnect(engine, null, numbers, fields, queuePair.job))
 }
 
@@ -116,11 +117,38 @@ export function abandonConnect(engine: Engine, queuePair: EngineQueuePair, code:
   const flow = queuePair.flow
   if (flow) {
     engine.flushWaiting(flow)
+    if (code !== 'connection-rejected') cancelConnect(engine, flow)
     engine.dropFlow(flow)
   }
   queuePair.flow = null
   if (queuePair.state === queuePairState.connecting) queuePair.setState(queuePairState.idle)
   pending.settle({ code, message }, null)
+}
+
+/** The peer may hold our connect until its application connects back: it forgets it. Offers to a listener are refused when they accept. */
+function cancelConnect(engine: Engine, flow: Flow): void {
+  if (flow.remoteNumber === UNKNOWN || flow.connectDue) return
+  const numbers = {
+    sourceNumber: flow.remoteNumber,
+    sourceGeneration: flow.remoteGeneration,
+    destinationNumber: flow.queuePair.number,
+    destinationGeneration: flow.queuePair.generation,
+  }
+  sendReject(engine, flow.lane, numbers, flow.cookie, rejectReason.timeout)
+}
+
+/** The peer whose connect waits here need not wait any longer. */
+export function rejectHeld(engine: Engine, queuePair: EngineQueuePair): void {
+  const { held } = queuePair
+  if (!held) return
+  queuePair.held = null
+  const numbers = {
+    sourceNumber: held.number,
+    sourceGeneration: held.generation,
+    destinationNumber: queuePair.number,
+    destinationGeneration: queuePair.generation,
+  }
+  sendReject(engine, held.from, numbers, held.cookie, rejectReason.refused)
 }
 
 /** Both ends agree: the flow carries data from here on. */
@@ -136,6 +164,7 @@ function establish(
   const old = queuePair.flow
   const flow = new Flow(queuePair, peer, number, generation, lane, true)
   flow.receiveLimit = receiveLimit | 0
+  if (old?.waiting.head) flow.beginOutbound(old.waiting.head.sequence)
   if (old) {
     // What was posted while connecting goes on, in order.
     for (let request = old.waiting.shift(); request; request = old.waiting.shift()) {
@@ -151,7 +180,7 @@ function establish(
   queuePairHeader.write(queuePair.memory, 0, { peerNode: peer, peerNumber: number, peerGeneration: generation })
   engine.describeConnection(queuePair, flow)
   // Receives posted before this moment are news to the peer.
-  if (lane && queuePair.receivesTaken !== flow.advertisedLimit) lane.addNews(flow)
+  if (lane && flow.limit !== flow.advertisedLimit) lane.addNews(flow)
   engine.wakeFlow(flow)
   return flow
 }
@@ -187,7 +216,7 @@ function tellAccept(engine: Engine, flow: Flow): void {
     sourceNumber: queuePair.number,
     sourceGeneration: queuePair.generation,
   }
-  const fields = { cookie: flow.cookie, reason: 0, receiveLimit: queuePair.receivesTaken, service: '' }
+  const fields = { cookie: flow.cookie, reason: 0, receiveLimit: flow.limit, service: '' }
   engine.later(() => takeAccept(engine, null, numbers, fields))
 }
 
@@ -240,7 +269,7 @@ function refuseConnect(queuePair: EngineQueuePair | undefined, from: RouteNumber
   if (!queuePair || queuePair.job !== job) return rejectReason.noSuchQueuePair
   if (queuePair.generation !== from.destinationGeneration) return rejectReason.stale
   if (!queuePair.connected) return rejectReason.wrongType
-  if (queuePair.closing || queuePair.state === queuePairState.error) return rejectReason.refused
+  if (queuePair.ending) return rejectReason.refused
   const flow = queuePair.flow
   const same =
     flow &&
@@ -264,10 +293,11 @@ export function sendReject(engine: Engine, lane: Lane | null, to: RouteNumbers, 
   }
   const fields = { cookie, reason, receiveLimit: 0, service: '' }
   if (!lane) {
-    engine.later(() => takeReject(engine, numbers, fields))
+    engine.later(() => takeReject(engine, thisNode, numbers, fields))
     return
   }
-  lane.addLoose({
+  if (lane.state !== 'up') return
+  engine.addLoose(lane, {
     type: messageType.reject,
     payloadByteLength: connectExtension.byteLength,
     sequence: 0,
@@ -275,12 +305,14 @@ export function sendReject(engine: Engine, lane: Lane | null, to: RouteNumbers, 
     ...numbers,
     write: (memory, offset) => connectExtension.write(memory, offset, { ...fields, flags: 0 }),
   })
-  engine.markBusy(lane)
 }
 
-export function takeReject(engine: Engine, from: RouteNumbers, fields: ConnectFields): void {
+/** The peer takes no connect of ours, or takes back one of its own that waits here. */
+export function takeReject(engine: Engine, peer: number, from: RouteNumbers, fields: ConnectFields): void {
   const queuePair = engine.queuePairs[from.destinationNumber]
   if (!queuePair || queuePair.generation !== from.destinationGeneration) return
+  const { held } = queuePair
+  if (held?.peer === peer && held.number === from.sourceNumber && held.cookie === fields.cookie) queuePair.held = null
   const pending = engine.connects.get(queuePair)
   if (!pending || pending.cookie !== fields.cookie) return
   const reason = rejectReasonNames[fields.reason] ?? 'refused'
@@ -292,8 +324,7 @@ export function takeAccept(engine: Engine, lane: Lane | null, from: RouteNumbers
   const alive = queuePair && queuePair.generation === from.destinationGeneration ? queuePair : null
   const flow = alive?.flow ?? null
   if (!alive || !flow || (alive.state !== queuePairState.connecting && alive.state !== queuePairState.connected)) {
-    // Too late: nobody connects any more. The acceptor must learn it.
-    if (lane) engine.answerStale(lane, from, 0, true)
+    tooLate(engine, lane, from)
     return
   }
   const known = flow.remoteNumber === from.sourceNumber && flow.remoteGeneration === from.sourceGeneration
@@ -302,12 +333,27 @@ export function takeAccept(engine: Engine, lane: Lane | null, from: RouteNumbers
       const limit = fields.receiveLimit | 0
       if (((limit - flow.receiveLimit) | 0) > 0) flow.receiveLimit = limit
       engine.wakeFlow(flow)
-    }
+    } else if (!known) tooLate(engine, lane, from)
     return
   }
-  if (!known && flow.remoteNumber !== UNKNOWN) return
+  // By number it does not matter which attempt was accepted; by name another service may have been asked for meanwhile.
+  if (!known && (flow.remoteNumber !== UNKNOWN || flow.cookie !== fields.cookie)) {
+    tooLate(engine, lane, from)
+    return
+  }
   establish(engine, alive, lane, flow.peer, from.sourceNumber, from.sourceGeneration, fields.receiveLimit)
   settled(engine, alive, from.sourceNumber, from.sourceGeneration)
+}
+
+/** Nobody connects any more: the acceptor must learn it. */
+function tooLate(engine: Engine, lane: Lane | null, from: RouteNumbers): void {
+  if (lane) {
+    engine.answerStale(lane, from, 0, true)
+    return
+  }
+  const acceptor = engine.queuePairs[from.sourceNumber]
+  if (acceptor?.generation !== from.sourceGeneration) return
+  engine.failQueuePair(acceptor, status.remoteAborted, 'the peer gave up connecting', true)
 }
 
 /** The listening application accepted with this queue pair. */
@@ -331,19 +377,24 @@ export function takeDisconnect(engine: Engine, flow: Flow, reason: Status): void
   flow.disconnectReceived = true
   const { queuePair } = flow
   // Announced sends without a grant never moved and never will.
-  for (let request = flow.inFlight.head; request; ) {
-    const next = request.next
-    if (request.stage === requestStage.announced) {
-      flow.announced--
-      finishSend(engine, request, status.flushed)
-    }
-    request = next
+  for (let request = flow.inFlight.head; request; request = request.next) {
+    if (request.stage !== requestStage.announced) continue
+    flow.announced--
+    request.stage = requestStage.finished
+    request.status = status.flushed
   }
+  settleFlow(engine, flow)
   engine.failQueuePair(queuePair, reason === 0 ? status.flushed : reason, 'the peer disconnected', true)
   engine.closures.add(queuePair)
 }
 
 export function takeDisconnected(engine: Engine, flow: Flow): void {
   flow.disconnectedReceived = true
+  if (!flow.disconnectSent) {
+    // Not an answer to a disconnect: the peer gave up connecting before our accept came, and knows nothing of this connection.
+    flow.disconnectReceived = true
+    flow.disconnectedSent = true
+    engine.failQueuePair(flow.queuePair, status.remoteAborted, 'the peer gave up connecting', true)
+  }
   engine.closures.add(flow.queuePair)
 }

@@ -23,18 +23,18 @@ const PROBE_BYTES = 3072
 /** Tells what stands; returns how many messages. */
 export function sendControl(engine: Engine, lane: Lane): number {
   let sent = sendProbes(lane)
-  while (lane.loose.length > 0) {
-    const message = lane.loose[0]!
+  for (let message = lane.nextLoose; message; message = lane.nextLoose) {
     const offset = lane.beginMessage(message.payloadByteLength, creditTier.control)
     if (offset < 0) return sent
     lane.writeLooseRoute(offset, message)
     message.write(lane.memory, lane.payloadOffset(offset))
-    lane.loose.shift()
+    lane.dropLoose()
     sent++
   }
   for (let flow = lane.takeControl(); flow; flow = lane.takeControl()) {
+    if (flow.dead) continue
     const told = tellFlow(engine, lane, flow)
-    sent += Math.abs(told)
+    sent += told < 0 ? -1 - told : told
     if (told < 0 || hasControl(flow)) {
       lane.addControl(flow)
       break
@@ -44,6 +44,7 @@ export function sendControl(engine: Engine, lane: Lane): number {
 }
 
 function sendProbes(lane: Lane): number {
+  if (!lane.probeDue && !lane.probeReplyDue) return 0
   let sent = 0
   const fill = Math.min(PROBE_BYTES, lane.payloadCapacity)
   for (const type of [messageType.probe, messageType.probeReply]) {
@@ -104,8 +105,12 @@ function tellFlow(engine: Engine, lane: Lane, flow: Flow): number {
   while (flow.failedSequences.length > 0) {
     const offset = lane.beginMessage(0, creditTier.control)
     if (offset < 0) return -1 - told
-    const sequence = flow.failedSequences.shift()!
-    lane.writeRoute(offset, messageType.queuePairError, 0, 0, flow, sequence, flow.failedStatuses.shift()!, 0)
+    // Written before it leaves the list: what this very header tells as delivered must stay below the failure.
+    const sequence = flow.failedSequences[0]!
+    lane.writeRoute(offset, messageType.queuePairError, 0, 0, flow, sequence, flow.failedStatuses[0]!, 0)
+    flow.failedSequences.shift()
+    flow.failedStatuses.shift()
+    if (flow.acknowledgementDue) lane.addNews(flow)
     told++
   }
   while (flow.grantsDue.length > 0) {
@@ -151,7 +156,7 @@ function tellFlow(engine: Engine, lane: Lane, flow: Flow): number {
     flow.disconnectedDue = false
     flow.disconnectedSent = true
   }
-  if (flow.queuePair.closing) engine.closures.add(flow.queuePair)
+  engine.touchEnding(flow.queuePair)
   return told
 }
 
@@ -159,7 +164,7 @@ function writeConnect(lane: Lane, offset: number, flow: Flow): void {
   connectExtension.write(lane.memory, lane.payloadOffset(offset), {
     cookie: flow.cookie,
     reason: 0,
-    receiveLimit: flow.queuePair.receivesTaken,
+    receiveLimit: flow.limit,
     flags: 0,
     service: flow.service,
   })
@@ -172,30 +177,42 @@ export const isByService = (destinationNumber: number): boolean => destinationNu
 /** News that no message carried: one row for each flow. Returns how many rows went. */
 export function sendAcknowledgements(engine: Engine, lane: Lane): number {
   let rows = 0
-  while (lane.hasNews) {
+  const most = Math.min(ROWS, Math.floor(lane.payloadCapacity / acknowledgementRow.byteLength))
+  while (skipTold(engine, lane)) {
     const room = Math.floor(lane.openRoom / acknowledgementRow.byteLength)
-    const wanted = Math.min(ROWS, room >= 1 ? room : ROWS, lane.newsFlows)
+    const wanted = Math.min(most, room >= 1 ? room : most, lane.newsFlows)
     const offset = lane.beginMessage(wanted * acknowledgementRow.byteLength, creditTier.acknowledgement)
-    if (offset < 0) return rows
-    const written = writeRows(lane, lane.payloadOffset(offset), wanted)
+    if (offset < 0) break
+    const written = writeRows(engine, lane, lane.payloadOffset(offset), wanted)
     lane.finishAcknowledgements(offset, written * acknowledgementRow.byteLength)
     rows += written
   }
-  if (rows > 0) {
-    engine.counters[counterIndex['acknowledgements-sent']]! += rows
-    lane.newsMessages = 0
-  }
+  if (rows > 0) engine.counters[counterIndex['acknowledgements-sent']]! += rows
+  if (!lane.hasNews) lane.newsMessages = 0
   return rows
 }
 
-function writeRows(lane: Lane, payload: number, wanted: number): number {
+/** A data message may have told everything meanwhile. */
+const isTold = (flow: Flow): boolean => flow.dead || (!flow.acknowledgementDue && flow.advertisedLimit === flow.limit)
+
+/** Leaves out flows whose news are told already; true if one with news is left. */
+function skipTold(engine: Engine, lane: Lane): boolean {
+  for (let flow = lane.nextNews; flow; flow = lane.nextNews) {
+    if (!isTold(flow)) return true
+    lane.takeNews()
+    engine.touchEnding(flow.queuePair)
+  }
+  return false
+}
+
+function writeRows(engine: Engine, lane: Lane, payload: number, wanted: number): number {
   const { i32 } = lane.memory
   let written = 0
   while (written < wanted) {
     const flow = lane.takeNews()
     if (!flow) break
-    // A data message may have told everything meanwhile.
-    if (!flow.acknowledgementDue && flow.advertisedLimit === flow.queuePair.receivesTaken) continue
+    engine.touchEnding(flow.queuePair)
+    if (isTold(flow)) continue
     const word = (payload + written * acknowledgementRow.byteLength) >>> 2
     i32[word + acknowledgementRow.word.destinationNumber] = flow.remoteNumber
     i32[word + acknowledgementRow.word.destinationGeneration] = flow.remoteGeneration

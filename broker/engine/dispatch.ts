@@ -4,6 +4,7 @@
  *
  * The peer is another broker of the same cluster, but its bytes are still checked: what cannot be parsed fails the lane, never the broker.
  */
+import { limits } from '../../protocol/limits.js'
 import { counterIndex } from '../../protocol/node-file.js'
 import { opcode } from '../../protocol/opcodes.js'
 import { queuePairState } from '../../protocol/queue-pair-segment.js'
@@ -31,8 +32,10 @@ import { finishReceive, finishSend, isTwoSided, settleFlow } from './finish.js'
 import type { Flow } from './flow.js'
 import type { Lane } from './lane.js'
 import { datagramFlow } from './paths.js'
+import { flowKey } from './queue-pair.js'
 import { answerResolve, takeResolved, takeRevoke, takeRevokeAcknowledged } from './remote-keys.js'
 import { requestStage, type SendRequest } from './request.js'
+import { postpone } from './waiting.js'
 
 const HEADER_BYTES = laneHeader.byteLength
 const ROUTE_BYTES = routeHeader.byteLength
@@ -98,7 +101,7 @@ function takeMessage(engine: Engine, lane: Lane, at: number, payloadByteLength: 
       return true
     case messageType.reject:
       if (payloadByteLength < connectExtension.byteLength) return false
-      takeReject(engine, header(lane, at), connectExtension.read(memory, payload))
+      takeReject(engine, lane.peer, header(lane, at), connectExtension.read(memory, payload))
       return true
     case messageType.resolve:
       if (payloadByteLength < 8) return false
@@ -106,8 +109,7 @@ function takeMessage(engine: Engine, lane: Lane, at: number, payloadByteLength: 
       return true
     case messageType.resolved:
       if (payloadByteLength < 40) return false
-      takeResolved(engine, lane, memory, payload)
-      return true
+      return takeResolved(engine, lane, memory, payload)
     case messageType.revoke:
       if (payloadByteLength < 8) return false
       takeRevoke(engine, lane, memory, payload)
@@ -163,14 +165,17 @@ function findFlow(engine: Engine, lane: Lane, at: number, create: boolean): Flow
   const generation = u32[word + WORD.sourceGeneration]!
   if (queuePair.connected) {
     const flow = queuePair.flow
-    return flow && flow.lane === lane && flow.remoteNumber === number && flow.remoteGeneration === generation
-      ? flow
-      : null
+    // While it connects, only an accept speaks of it; what else comes belongs to an attempt that was given up.
+    if (!flow || flow.lane !== lane || queuePair.state === queuePairState.connecting) return null
+    return flow.remoteNumber === number && flow.remoteGeneration === generation ? flow : null
   }
-  const key = lane.peer * 0x1000000 + number
-  const known = queuePair.flows.get(key)
-  if (known && known.remoteGeneration === generation) return known
-  return create && !queuePair.closing ? datagramFlow(engine, queuePair, lane.peer, number, generation, lane) : null
+  if (number >= limits.queuePairs) return null
+  const known = queuePair.flows.get(flowKey(lane.peer, number))
+  if (known && known.remoteGeneration === generation) {
+    // Nothing new begins at a queue pair that goes down: its senders get their verdict as from one that is gone.
+    return create && queuePair.ending && !known.assembling ? null : known
+  }
+  return create && !queuePair.ending ? datagramFlow(engine, queuePair, lane.peer, number, generation, lane) : null
 }
 
 function takeFlowMessage(engine: Engine, lane: Lane, type: number, at: number, payloadByteLength: number): boolean {
@@ -181,12 +186,14 @@ function takeFlowMessage(engine: Engine, lane: Lane, type: number, at: number, p
     takeAccept(engine, lane, header(lane, at), connectExtension.read(lane.memory, at + ROUTE_BYTES))
     return true
   }
-  const carries = type === messageType.eager || type === messageType.request || type === messageType.atomic
+  const carries = beginsAnew(type)
   const flow = findFlow(engine, lane, at, carries)
   const sequence = i32[word + WORD.sequence]!
   if (!flow) {
     engine.counters[STALE]!++
-    if (carries || type === messageType.disconnect)
+    // Every message that waits for an outcome gets one; later segments of an eager message are answered by the first.
+    const segment = type === messageType.eager && i32[word + WORD.segmentOffset]! !== 0
+    if ((carries && !segment) || type === messageType.disconnect)
       engine.answerStale(lane, header(lane, at), sequence, type === messageType.disconnect)
     return true
   }
@@ -245,14 +252,28 @@ function takeFlowMessage(engine: Engine, lane: Lane, type: number, at: number, p
   }
 }
 
+/** Messages that a datagram queue pair may get from somebody it did not know. */
+function beginsAnew(type: number): boolean {
+  return (
+    type === messageType.eager ||
+    type === messageType.request ||
+    type === messageType.immediate ||
+    type === messageType.atomic
+  )
+}
+
 /** Delivery and credit of the reverse direction; absolute numbers, so old ones do nothing. */
 export function takeNews(engine: Engine, flow: Flow, delivered: number, receiveLimit: number): void {
   if (flow.connected && ((receiveLimit - flow.receiveLimit) | 0) > 0) {
     flow.receiveLimit = receiveLimit
     if (flow.blocked === 'credit') engine.wakeFlow(flow)
   }
+  // A peer that received nothing yet tells 0, which near a wrap would look like a delivery.
+  if (delivered === 0 && !flow.deliveryTold) return
   if (((delivered - flow.delivered) | 0) > 0 && ((delivered - flow.highestSent) | 0) <= 0) {
+    flow.deliveryTold = true
     flow.delivered = delivered
+    flow.notReadyCount = 0
     settleFlow(engine, flow)
   }
 }
@@ -271,7 +292,7 @@ function takeAcknowledgements(engine: Engine, lane: Lane, payload: number, paylo
     if (queuePair.job !== lane.job) continue
     const number = u32[word + acknowledgementRow.word.sourceNumber]!
     const generation = u32[word + acknowledgementRow.word.sourceGeneration]!
-    const flow = queuePair.connected ? queuePair.flow : (queuePair.flows.get(lane.peer * 0x1000000 + number) ?? null)
+    const flow = queuePair.connected ? queuePair.flow : (queuePair.flows.get(flowKey(lane.peer, number)) ?? null)
     if (
       !flow ||
       flow.lane === null ||
@@ -307,11 +328,11 @@ function takeEager(
   } else {
     flow.beginInbound(sequence)
     if (repeated(flow, sequence)) return acknowledgeAgain(flow)
-    if (dropWhileParked(flow, sequence)) return true
+    if (dropWhileParked(flow, flags)) return true
     // Later segments of a message whose first one found no receive.
     if (segmentOffset !== 0) return !flow.connected
     receive = bindReceive(flow, sequence)
-    if (!receive) return noReceive(engine, flow, sequence)
+    if (!receive) return noReceive(engine, flow, sequence, status.flushed)
     describe(receive, flags, immediate)
   }
   const more = (flags & messageFlag.more) !== 0
@@ -341,21 +362,33 @@ function acknowledgeAgain(flow: Flow): true {
   return true
 }
 
-/** Datagram: while one message waits for a receive, those behind it are dropped; the sender sends them again in order. */
-function dropWhileParked(flow: Flow, sequence: number): boolean {
+/**
+ * Datagram: after a message found no receive, what was on the way behind it is dropped; the sender sends it again in order. The mark, not
+ * the sequence, says where that begins: the sender may have given up the message that was refused.
+ */
+function dropWhileParked(flow: Flow, flags: number): boolean {
   if (!flow.parked) return false
-  if (sequence !== flow.parkedSequence) return true
+  if ((flags & messageFlag.replay) === 0) return true
   flow.parked = false
+  flow.queuePair.parkedFlows.delete(flow)
   return false
 }
 
-/** No receive is posted: a connected peer broke its credit; a datagram peer is told to come again. */
-function noReceive(engine: Engine, flow: Flow, sequence: number): boolean {
-  if (flow.connected) return false
+/**
+ * No receive is posted. A datagram peer is told to come again. A connected peer keeps to its credit, so either our receives were flushed
+ * because the queue pair went down (`lost` is then the message's verdict), or the peer's broker is wrong.
+ */
+function noReceive(engine: Engine, flow: Flow, sequence: number, lost: Status): boolean {
+  if (flow.connected) {
+    if (!flow.queuePair.ending) return false
+    flow.accepted = sequence
+    engine.refuseMessage(flow, sequence, lost)
+    return true
+  }
   flow.parked = true
   flow.parkedSequence = sequence
   flow.notReadyDue = true
-  flow.queuePair.parkedFlows.push(flow)
+  flow.queuePair.parkedFlows.add(flow)
   engine.counters[counterIndex['receiver-not-ready-sent']]!++
   engine.addControl(flow)
   return true
@@ -369,14 +402,14 @@ function takeRequest(
   immediate: number,
   byteLength: number,
 ): boolean {
-  if (!(byteLength >= 0)) return false
+  if (!isMessageLength(byteLength)) return false
   flow.beginInbound(sequence)
   if (repeated(flow, sequence)) return acknowledgeAgain(flow)
-  if (dropWhileParked(flow, sequence)) return true
+  if (dropWhileParked(flow, flags)) return true
   // A queue pair that goes down grants nothing more: the peer flushes what it only announced.
   if (flow.queuePair.closing && flow.disconnectSent) return true
   const receive = bindReceive(flow, sequence)
-  if (!receive) return noReceive(engine, flow, sequence)
+  if (!receive) return noReceive(engine, flow, sequence, status.flushed)
   describe(receive, flags, immediate)
   receive.byteLength = byteLength
   if (receive.refused === 0 && byteLength > receive.local.byteLength) receive.refused = status.localLengthError
@@ -389,6 +422,9 @@ function takeRequest(
   engine.addControl(flow)
   return true
 }
+
+const isMessageLength = (byteLength: number): boolean =>
+  Number.isSafeInteger(byteLength) && byteLength >= 0 && byteLength <= limits.messageByteLength
 
 /** An announced or sent request in flight, by sequence. */
 function inFlight(flow: Flow, sequence: number): SendRequest | null {
@@ -412,7 +448,8 @@ function takeGrant(
   let room = 0
   for (let index = 0; index < count; index++) {
     const row = grantSegment.read(lane.memory, payload + index * grantSegment.byteLength)
-    if (!(row.byteLength > 0) || !(row.address >= 0)) return false
+    if (!isMessageLength(row.byteLength) || row.byteLength === 0) return false
+    if (!Number.isSafeInteger(row.address) || row.address < 0) return false
     request.grantKeys[index] = row.deviceKey
     request.grantAddresses[index] = row.address
     request.grantLengths[index] = row.byteLength
@@ -444,11 +481,13 @@ function takeImmediate(
   immediate: number,
   byteLength: number,
 ): boolean {
+  if (!isMessageLength(byteLength)) return false
   flow.beginInbound(sequence)
   if (repeated(flow, sequence)) return acknowledgeAgain(flow)
-  if (dropWhileParked(flow, sequence)) return true
+  if (dropWhileParked(flow, flags)) return true
   const receive = bindReceive(flow, sequence)
-  if (!receive) return noReceive(engine, flow, sequence)
+  // Its data is written already: that it had no effect cannot be said.
+  if (!receive) return noReceive(engine, flow, sequence, status.remoteAborted)
   describe(receive, flags, immediate)
   // The data went straight to its region; the receive's own buffer is not touched, so its state does not matter.
   receive.refused = 0
@@ -478,32 +517,38 @@ function takeAtomicResult(engine: Engine, lane: Lane, flow: Flow, sequence: numb
 /** The peer could not receive this message (or the queue pair is gone): that request's verdict. */
 function takeRefusal(engine: Engine, flow: Flow, sequence: number, verdict: number): void {
   const request = inFlight(flow, sequence)
-  if (!request) return
+  if (!request || (request.stage !== requestStage.announced && request.stage !== requestStage.sent)) return
+  const atomic = request.opcode >= opcode.compareAndSwap
+  // Plain reads and writes ask nobody but the device.
+  if (!atomic && !isTwoSided(request.opcode)) return
   if (request.stage === requestStage.announced) flow.announced--
-  if (request.opcode >= opcode.compareAndSwap) flow.atomicsOutstanding--
+  if (atomic) flow.atomicsOutstanding--
   finishSend(engine, request, verdict as Status)
   engine.wakeFlow(flow)
 }
 
 /** Datagram: the peer had no receive for `sequence` and dropped what followed; all of it goes again. */
 function takeNotReady(engine: Engine, flow: Flow, sequence: number): void {
-  if (flow.connected || flow.queuePair.state === queuePairState.error) return
+  if (flow.connected) return
   engine.counters[counterIndex['receiver-not-ready-received']]!++
-  let again = 0
   for (let request = flow.inFlight.head; request; request = request.next) {
-    const resendable = request.stage === requestStage.sent || request.stage === requestStage.announced
-    if (!resendable || ((request.sequence - sequence) | 0) < 0 || !isTwoSided(request.opcode)) continue
-    if (request.stage === requestStage.announced) flow.announced--
-    request.stage = requestStage.again
-    // Only the notice of a write with immediate goes again; its data is there.
-    if (request.opcode !== opcode.writeWithImmediate) {
-      request.moved = 0
-      request.localCursor.reset()
-    }
-    again++
+    if (((request.sequence - sequence) | 0) >= 0 && isTwoSided(request.opcode)) goAgain(flow, request)
   }
-  if (again === 0) return
+  // The first segments of a message that found no frame for the rest were dropped like the others.
+  const leaving = flow.waiting.head
+  if (leaving && leaving.moved > 0) leaving.rewind()
+  flow.resumeDue = true
   flow.resending = true
   flow.notReadyCount++
-  engine.postpone(flow)
+  if (flow.queuePair.ending) engine.flushWaiting(flow)
+  else postpone(engine, flow)
+}
+
+function goAgain(flow: Flow, request: SendRequest): void {
+  const { announced, sent, again } = requestStage
+  if (request.stage !== announced && request.stage !== sent && request.stage !== again) return
+  if (request.stage === announced) flow.announced--
+  request.stage = again
+  // Only the notice of a write with immediate goes again; its data is there.
+  if (request.opcode !== opcode.writeWithImmediate) request.rewind()
 }

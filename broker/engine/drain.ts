@@ -9,16 +9,18 @@ import { limits } from '../../protocol/limits.js'
 import { isKey } from '../../protocol/keys.js'
 import { counterIndex } from '../../protocol/node-file.js'
 import { opcode, operationFlags, operationOpcode, operationSgeCount, workRequestFlag } from '../../protocol/opcodes.js'
-import { queuePairState, receiveSlot, scatterGatherEntry, sendSlot } from '../../protocol/queue-pair-segment.js'
+import { receiveSlot, scatterGatherEntry, sendSlot } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
+import { regionRight } from '../../protocol/wire.js'
 import { CORRUPT } from '../../shm/reference-ring.js'
 import { claimedToQueued, queuedToPosted } from '../../shm/slot-state.js'
 import type { Engine } from './engine.js'
-import { flowOf } from './paths.js'
+import { flowOf, knownFlow } from './paths.js'
 import { completeReceive, completeUnsent } from './finish.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { within } from './region.js'
 import { type ReceiveRequest, receiveStage, requestStage, type ScatterGather, type SendRequest } from './request.js'
+import { receivesPosted } from './waiting.js'
 
 const ENTRY_BYTES = scatterGatherEntry.byteLength
 const KNOWN_FLAGS =
@@ -34,21 +36,24 @@ export function drainSends(engine: Engine, queuePair: EngineQueuePair, budget: n
   const pending = ring.pending()
   if (pending === 0) return false
   if (pending === CORRUPT) return corrupted(engine, queuePair, 'the send ring')
-  const count = Math.min(pending, budget)
   const { words, memory } = queuePair
   const first = ring.position
-  for (let index = 0; index < count; index++) {
-    const slot = ring.slotAt(index)
-    if (slot === CORRUPT) return corrupted(engine, queuePair, 'an entry of the send ring')
+  let broken = false
+  let count = 0
+  for (; count < budget && count < pending; count++) {
+    const slot = ring.slotAt(count)
+    // A slot whose request is still under way stands in the ring again: no honest client leaves that.
+    broken = slot === CORRUPT || queuePair.sendRequest(slot).taken
+    if (broken) break
     const word = queuePair.sendSlotWord(slot)
     const generation = memory.i32[word + sendSlot.word.generation]! & 0xfffffff
-    memory.i32[word + sendSlot.word.position] = (first + index) | 0
+    memory.i32[word + sendSlot.word.position] = (first + count) | 0
     // Not claimed any more: an entry that a predecessor had taken already, or a duplicate. Its slot is accounted for elsewhere.
     if (!claimedToQueued(words, word, generation)) continue
     const request = queuePair.sendRequest(slot)
     request.begin()
     request.generation = generation
-    request.sequence = (first + index + 1) | 0
+    request.sequence = (first + count + 1) | 0
     copySend(engine, queuePair, request, word)
     engine.pending.push(request)
   }
@@ -57,7 +62,7 @@ export function drainSends(engine: Engine, queuePair: EngineQueuePair, budget: n
   const taken = engine.pending.length
   for (let index = 0; index < taken; index++) admit(engine, queuePair, engine.pending[index]!)
   engine.pending.length = 0
-  return pending > count
+  return broken ? corrupted(engine, queuePair, 'an entry of the send ring') : pending > count
 }
 
 function corrupted(engine: Engine, queuePair: EngineQueuePair, what: string): false {
@@ -76,7 +81,8 @@ function copySend(engine: Engine, queuePair: EngineQueuePair, request: SendReque
     request.inlineByteLength = u32[word + sendSlot.word.inlineByteLength]!
   request.refused = checkOperation(queuePair, request, entries)
   if (request.refused === 0 && entries > 0) {
-    request.refused = copyEntries(engine, queuePair, request.local, word + sendSlot.word.entries, entries)
+    const written = request.opcode >= opcode.read
+    request.refused = copyEntries(engine, queuePair, request.local, word + sendSlot.word.entries, entries, written)
   }
   request.byteLength = request.inlineByteLength + request.local.byteLength
   if (request.opcode !== opcode.send) {
@@ -119,13 +125,17 @@ function checkRemote(request: SendRequest): Status {
   return atomic && request.remoteOffset % 8 !== 0 ? status.remoteInvalidRequest : 0
 }
 
-/** Checks each entry against the tables; entries of length 0 are left out, as devices may stumble over them. */
+/**
+ * Checks each entry against the tables; entries of length 0 are left out, as devices may stumble over them. `written`: the request writes
+ * into the entries.
+ */
 function copyEntries(
   engine: Engine,
   queuePair: EngineQueuePair,
   list: ScatterGather,
   word: number,
   entries: number,
+  written: boolean,
 ): Status {
   const { u32, f64 } = queuePair.memory
   for (let index = 0; index < entries; index++) {
@@ -135,6 +145,7 @@ function copyEntries(
     const offset = u32[at + scatterGatherEntry.word.offset]!
     const region = engine.regions.find(f64[(at + scatterGatherEntry.word.key) >>> 1]!, queuePair.job)
     if (!region || !within(region, offset, byteLength)) return status.localProtectionError
+    if (written && (region.rights & regionRight.localWrite) === 0) return status.localProtectionError
     list.add(region, offset, byteLength)
   }
   return 0
@@ -142,12 +153,12 @@ function copyEntries(
 
 /** Puts a checked request into its flow, or tells at once why not. */
 function admit(engine: Engine, queuePair: EngineQueuePair, request: SendRequest): void {
-  if (queuePair.state === queuePairState.error || queuePair.closing) {
-    const ending = queuePair.flow
+  if (queuePair.ending) {
+    const ending = knownFlow(queuePair, request)
     request.stage = requestStage.finished
     request.status = status.flushed
     // Told after what is still under way, in posting order.
-    if (ending && (ending.inFlight.size > 0 || ending.flushed.size > 0)) ending.flushed.push(request)
+    if (ending && ending.inFlight.size + ending.waiting.size + ending.flushed.size > 0) ending.flushed.push(request)
     else completeUnsent(engine, request, status.flushed)
     return
   }
@@ -169,31 +180,33 @@ export function drainReceives(engine: Engine, queuePair: EngineQueuePair, budget
   const pending = ring.pending()
   if (pending === 0) return false
   if (pending === CORRUPT) return corrupted(engine, queuePair, 'the receive ring')
-  const count = Math.min(pending, budget)
   const { words, memory } = queuePair
   const first = ring.position
+  let broken = false
   let taken = 0
-  for (let index = 0; index < count; index++) {
-    const slot = ring.slotAt(index)
-    if (slot === CORRUPT) return corrupted(engine, queuePair, 'an entry of the receive ring')
+  let count = 0
+  for (; count < budget && count < pending; count++) {
+    const slot = ring.slotAt(count)
+    broken = slot === CORRUPT || queuePair.receiveRequest(slot).taken
+    if (broken) break
     const word = queuePair.receiveSlotWord(slot)
     const generation = memory.i32[word + receiveSlot.word.generation]! & 0xfffffff
-    memory.i32[word + receiveSlot.word.position] = (first + index) | 0
+    memory.i32[word + receiveSlot.word.position] = (first + count) | 0
     if (!claimedToQueued(words, word, generation)) continue
     queuedToPosted(words, word, generation)
     const receive = queuePair.receiveRequest(slot)
     receive.begin()
     receive.generation = generation
-    receive.position = (first + index) | 0
+    receive.position = (first + count) | 0
     copyReceive(engine, queuePair, receive, word)
     queuePair.receives.push(receive)
     taken++
   }
   ring.advance(count)
   queuePair.receivesTaken = (queuePair.receivesTaken + taken) | 0
-  if (queuePair.state === queuePairState.error || queuePair.closing) flushReceives(engine, queuePair)
-  else if (taken > 0) engine.receivesPosted(queuePair)
-  return pending > count
+  if (queuePair.ending) flushReceives(engine, queuePair)
+  else if (taken > 0) receivesPosted(engine, queuePair)
+  return broken ? corrupted(engine, queuePair, 'an entry of the receive ring') : pending > count
 }
 
 function copyReceive(engine: Engine, queuePair: EngineQueuePair, receive: ReceiveRequest, word: number): void {
@@ -201,7 +214,7 @@ function copyReceive(engine: Engine, queuePair: EngineQueuePair, receive: Receiv
   receive.refused =
     entries > limits.scatterGatherEntries
       ? status.localQueuePairError
-      : copyEntries(engine, queuePair, receive.local, word + receiveSlot.word.entries, entries)
+      : copyEntries(engine, queuePair, receive.local, word + receiveSlot.word.entries, entries, true)
 }
 
 /** Every receive that no message was matched to gets `flushed`. */

@@ -6,9 +6,8 @@
  *
  * Flows, lanes and closures put themselves on lists when they have something to do, so what is idle costs nothing.
  */
+import { activityQueuePair } from '../../protocol/queue-pair-segment.js'
 import { counterIndex, counterNames, nodeFileGeometry } from '../../protocol/node-file.js'
-import { opcode, workRequestFlag } from '../../protocol/opcodes.js'
-import { queuePairState } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
 import { connectByService, messageType, rejectReason } from '../../protocol/wire.js'
 import { anyActive, collectActive } from '../../shm/activity.js'
@@ -18,19 +17,20 @@ import { CompletionBatch, type Device } from '../provider/provider.js'
 import { postBulk } from './bulk.js'
 import { advanceClosure, beginFailure, flushWaiting } from './closure.js'
 import type { EngineEventName, EngineEvents, EngineOptions } from './commands.js'
-import type { EngineCompletionQueue } from './completion-queue.js'
+import type { Completer, EngineCompletionQueue } from './completion-queue.js'
 import { type PendingAccept, type PendingConnect, sendReject } from './connection.js'
 import { hasControl, sendAcknowledgements, sendControl } from './control.js'
 import { drainReceives, drainSends } from './drain.js'
 import { finishSend } from './finish.js'
 import type { Flow } from './flow.js'
-import type { Lane } from './lane.js'
+import type { Lane, LooseMessage } from './lane.js'
 import type { LaneGroup } from './lane-group.js'
 import { breakLane, type CompletionPool, takeCompletions } from './lanes.js'
 import { pumpLocal } from './local.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { RegionTable } from './region.js'
-import { requestStage, type SendRequest } from './request.js'
+import { askAgain } from './remote-keys.js'
+import type { SendRequest } from './request.js'
 import { Timers } from './timers.js'
 import { sendFlows } from './transmit.js'
 
@@ -63,6 +63,7 @@ export class Engine {
   readonly jobs = new Map<number, EngineJob>()
   /** Eventfds of members by row, to wake them. */
   readonly doorbells: number[] = []
+  readonly memberJobs: number[] = []
   readonly regions = new RegionTable()
   readonly queuePairs: (EngineQueuePair | undefined)[] = []
   readonly completionQueues: (EngineCompletionQueue | undefined)[] = []
@@ -96,7 +97,9 @@ export class Engine {
   #nextCookie = 1
   readonly #visit: (bit: number) => void
   readonly #ring: (member: number) => void
+  readonly #published: (completer: Completer) => void
   #visitJob = 0
+  #ringJob = 0
 
   constructor(options: EngineOptions, device: Device, nodeFile: Mapping, ports: EnginePorts) {
     this.options = options
@@ -109,9 +112,14 @@ export class Engine {
       nodeFileGeometry.countersOffset / 8 + counterNames.length,
     )
     this.#visit = (bit) => this.#drain(bit)
+    this.#published = (completer) => {
+      const queuePair = this.queuePairs[completer.number]
+      if (queuePair === completer) this.touchEnding(queuePair)
+    }
     this.#ring = (member) => {
       const doorbell = this.doorbells[member]
-      if (doorbell === undefined) return
+      // Who is armed is written by clients: they can ring members of their own job only.
+      if (doorbell === undefined || this.memberJobs[member] !== this.#ringJob) return
       eventfdSignal(doorbell)
       this.counters[counterIndex['wake-ups']]!++
     }
@@ -160,6 +168,7 @@ export class Engine {
 
   #runLater(): number {
     const count = this.#later.length
+    if (count === 0) return 0
     for (const call of this.#later.splice(0)) call()
     return count
   }
@@ -186,7 +195,7 @@ export class Engine {
 
   /** Two bits a queue pair, one a side; either makes both rings looked at. Bits are hints that any client of the job can set. */
   #drain(bit: number): void {
-    const queuePair = this.queuePairs[bit >>> 1]
+    const queuePair = this.queuePairs[activityQueuePair(bit)]
     if (queuePair === undefined || queuePair.job !== this.#visitJob) return
     // Receives first: what is sent from this queue pair to itself then finds them.
     this.#drainReceives(queuePair)
@@ -236,12 +245,13 @@ export class Engine {
   #pumpLane(lane: Lane, idle: boolean): number {
     let work = sendControl(this, lane)
     if (lane.state === 'up') {
+      // A notice that found no frame last time goes before flows take them all again.
+      if (lane.noticeStarved) work += postBulk(this, lane)
       work += sendFlows(this, lane)
       work += postBulk(this, lane)
     }
     if (lane.hasNews && (idle || lane.newsMessages >= NEWS_LIMIT)) work += sendAcknowledgements(this, lane)
-    const unreported = (lane.consumed + lane.bounceCount - lane.advertisedLimit) | 0
-    if (unreported >= lane.bounceCount >> 1 || (idle && lane.consumedNews > 0)) work += lane.reportConsumed()
+    if (lane.unreported >= lane.bounceCount >> 1 || (idle && lane.consumedNews > 0)) work += lane.reportConsumed()
     lane.closeFrame()
     this.flushLane(lane)
     return work
@@ -263,7 +273,10 @@ export class Engine {
 
   #closures(): number {
     let work = 0
+    let left = this.closures.size
     for (const queuePair of this.closures) {
+      // What is put here meanwhile, by others or by itself, has its turn next time.
+      if (left-- === 0) break
       this.closures.delete(queuePair)
       work += advanceClosure(this, queuePair)
     }
@@ -272,16 +285,14 @@ export class Engine {
 
   #publish(): number {
     for (const queue of this.#fullQueues) {
-      if (queue.refill()) this.touchQueue(queue)
-      if (queue.backlog === 0) {
-        this.#fullQueues.delete(queue)
-        for (const queuePair of this.queuePairs) if (queuePair?.closing) this.closures.add(queuePair)
-      }
+      if (queue.refill(this.#published)) this.touchQueue(queue)
+      if (queue.backlog === 0) this.#fullQueues.delete(queue)
     }
     const count = this.#dirtyQueues.length
     for (let index = 0; index < count; index++) {
       const queue = this.#dirtyQueues[index]!
       queue.queued = false
+      this.#ringJob = queue.job
       queue.publish(this.#ring)
       if (queue.backlog > 0) this.#fullQueues.add(queue)
     }
@@ -309,6 +320,10 @@ export class Engine {
 
   forgetQueue(queue: EngineCompletionQueue): void {
     this.#fullQueues.delete(queue)
+    // Its pages go when this was answered: nothing may be published into them any more.
+    const dirty = this.#dirtyQueues.indexOf(queue)
+    if (dirty >= 0) this.#dirtyQueues.splice(dirty, 1)
+    this.#ringJob = queue.job
     queue.ringAll(this.#ring)
   }
 
@@ -335,6 +350,17 @@ export class Engine {
     this.markBusy(flow.lane)
   }
 
+  /** A queue pair that is going down may have come a step further. */
+  touchEnding(queuePair: EngineQueuePair): void {
+    if (queuePair.ending) this.closures.add(queuePair)
+  }
+
+  /** A small message of no flow. What a peer makes us answer is bounded by what it has under way; more breaks the protocol. */
+  addLoose(lane: Lane, message: LooseMessage): void {
+    if (!lane.addLoose(message)) this.failLane(lane, 'the peer asks more than can be answered')
+    this.markBusy(lane)
+  }
+
   later(call: () => void): void {
     this.#later.push(call)
   }
@@ -356,93 +382,6 @@ export class Engine {
   nextCookie(): number {
     this.#nextCookie = (this.#nextCookie + 1) >>> 0
     return this.#nextCookie
-  }
-
-  // ---- gates of a flow ----------------------------------------------------------------------------------------------------
-
-  /** Whether the request at the head of a flow may start: `none`, why it must wait, or `refused` (it got its verdict). */
-  gate(flow: Flow, request: SendRequest): Flow['blocked'] | 'refused' {
-    if (flow.moving) return 'order'
-    if (flow.connected && flow.queuePair.state === queuePairState.connecting) return 'order'
-    if (request.refused === 0 && !request.exposed && !request.local.usable)
-      request.refused = status.localProtectionError
-    if (request.refused !== 0) {
-      flow.waiting.shift()
-      flow.inFlight.push(request)
-      finishSend(this, request, request.refused)
-      return 'refused'
-    }
-    if ((request.flags & workRequestFlag.fence) !== 0 && !request.exposed && !this.#fencePassed(flow, request))
-      return 'fence'
-    const oneSided = request.opcode >= opcode.write
-    if (oneSided && flow.announced + flow.unposted > 0) return 'order'
-    if (request.opcode === opcode.read && flow.atomicsOutstanding > 0) return 'atomic'
-    return 'none'
-  }
-
-  /** All earlier requests of the queue pair, on all its flows, have their outcome. */
-  #fencePassed(flow: Flow, request: SendRequest): boolean {
-    if (flow.connected) return flow.inFlight.size === 0
-    for (const other of flow.queuePair.flows.values()) {
-      const first = other.inFlight.head ?? other.waiting.head
-      if (first && ((first.sequence - request.sequence) | 0) < 0) {
-        this.timers.after(this.nowMs, 1, () => this.wakeFlow(flow))
-        return false
-      }
-    }
-    return true
-  }
-
-  /** A request waits for a receive at the peer; with a finite retry count its patience ends. */
-  park(flow: Flow, request: SendRequest): void {
-    const { queuePair } = flow
-    if (queuePair.rnrRetry >= 7 || request.parkedSinceMs !== 0) return
-    request.parkedSinceMs = this.nowMs
-    const { generation } = request
-    const patienceMs = Math.max(queuePair.rnrTimerMs, queuePair.rnrRetry * queuePair.rnrTimerMs)
-    this.timers.after(this.nowMs, patienceMs, () => {
-      if (request.generation !== generation || request.flow !== flow || request.stage !== requestStage.waiting) return
-      flow.waiting.shift()
-      flow.inFlight.push(request)
-      finishSend(this, request, status.rnrRetryExceeded)
-      this.failQueuePair(queuePair, status.rnrRetryExceeded, 'the peer posted no receive in time', false)
-    })
-  }
-
-  /** Datagram: waits before what found no receive goes again; `ready` from the peer ends the wait early. */
-  postpone(flow: Flow): void {
-    const { queuePair } = flow
-    if (queuePair.rnrRetry < 7 && flow.notReadyCount > queuePair.rnrRetry) {
-      flow.notReadyCount = 0
-      for (let request = flow.inFlight.head; request; request = request.next) {
-        if (request.stage !== requestStage.again) continue
-        finishSend(this, request, status.rnrRetryExceeded)
-        break
-      }
-    }
-    // With endless retries the peer's `ready` is what is waited for; the long timer only covers a peer that forgot us.
-    const delayMs = queuePair.rnrRetry < 7 ? queuePair.rnrTimerMs : Math.max(100, queuePair.rnrTimerMs)
-    flow.retryAtMs = this.nowMs + delayMs
-    this.timers.after(this.nowMs, delayMs, () => this.wakeFlow(flow))
-  }
-
-  /** New receives: credit is news to the connected peer; flows that waited for one go on. */
-  receivesPosted(queuePair: EngineQueuePair): void {
-    for (const flow of queuePair.waitingForReceive) this.wakeFlow(flow)
-    queuePair.waitingForReceive.clear()
-    const flow = queuePair.flow
-    if (flow?.lane && queuePair.state === queuePairState.connected) {
-      flow.lane.addNews(flow)
-      this.markBusy(flow.lane)
-    }
-    let grants = queuePair.receives.size
-    while (grants > 0 && queuePair.parkedFlows.length > 0) {
-      const parked = queuePair.parkedFlows.shift()!
-      if (parked.dead || !parked.parked) continue
-      parked.readyDue = true
-      this.addControl(parked)
-      grants--
-    }
   }
 
   // ---- verdicts that come from elsewhere --------------------------------------------------------------------------------------
@@ -476,7 +415,7 @@ export class Engine {
       sourceGeneration: from.destinationGeneration,
     }
     if (from.sourceNumber === connectByService) return
-    lane.addLoose({
+    this.addLoose(lane, {
       ...numbers,
       type: disconnect ? messageType.disconnected : messageType.queuePairError,
       sequence,
@@ -484,7 +423,6 @@ export class Engine {
       payloadByteLength: 0,
       write: () => {},
     })
-    this.markBusy(lane)
   }
 
   failQueuePair(queuePair: EngineQueuePair, verdict: Status, reason: string, byPeer: boolean): void {
@@ -515,6 +453,7 @@ export class Engine {
       lane.onUp?.(null)
       lane.onUp = null
       this.markBusy(lane)
+      askAgain(this, lane.group)
     }
   }
 

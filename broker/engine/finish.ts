@@ -14,6 +14,7 @@ import type { Engine } from './engine.js'
 import type { Flow } from './flow.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { type ReceiveRequest, receiveStage, requestStage, type SendRequest } from './request.js'
+import { wakeFenced } from './waiting.js'
 
 const COMPLETIONS = counterIndex.completions
 const COMPLETIONS_ERROR = counterIndex['completions-error']
@@ -70,7 +71,8 @@ export function settleFlow(engine: Engine, flow: Flow): void {
       request.stage = requestStage.finished
       request.status = status.success
     }
-    if (request.stage !== requestStage.finished) break
+    // A peer may refuse a message before our device said that it read the last chunk: its memory is not free yet.
+    if (request.stage !== requestStage.finished || request.chunksOutstanding > 0) break
     flow.inFlight.shift()
     completeSend(engine, request)
     request = flow.inFlight.head
@@ -79,7 +81,7 @@ export function settleFlow(engine: Engine, flow: Flow): void {
     for (let left = flow.flushed.shift(); left; left = flow.flushed.shift()) completeSend(engine, left)
   }
   if (flow.blocked !== 'none' && flow.waiting.size > 0) engine.wakeFlow(flow)
-  if (flow.queuePair.closing) engine.closures.add(flow.queuePair)
+  engine.touchEnding(flow.queuePair)
 }
 
 /** Commits the verdict in the slot and refers to it. The request's regions are free again. */
@@ -90,6 +92,7 @@ export function completeSend(engine: Engine, request: SendRequest): void {
     request.retained = false
     request.local.release()
   }
+  request.taken = false
   const { memory, words } = queuePair
   const silent = request.status === status.success && (request.flags & workRequestFlag.signaled) === 0
   engine.counters[COMPLETIONS]!++
@@ -111,6 +114,7 @@ export function completeSend(engine: Engine, request: SendRequest): void {
       : queuedToDone(words, word, request.generation)
   }
   request.flow = null
+  if (queuePair.fenced.size > 0) wakeFenced(engine, queuePair)
   if (!committed) {
     engine.corrupt(queuePair, 'a send slot changed before its completion')
     return
@@ -147,9 +151,12 @@ export function publishInbound(engine: Engine, flow: Flow): void {
     receive = flow.inbound.head
   }
   if (!published) return
+  engine.touchEnding(flow.queuePair)
   if (flow.lane) {
+    if (flow.dead) return
     flow.acknowledgementDue = true
     flow.lane.addNews(flow)
+    engine.markBusy(flow.lane)
   } else if (flow.twin) {
     flow.twin.delivered = flow.lastDelivered
     settleFlow(engine, flow.twin)
@@ -173,6 +180,7 @@ export function completeReceive(engine: Engine, receive: ReceiveRequest, flow: F
   const queuePair = receive.queuePair
   const word = queuePair.receiveSlotWord(receive.slot)
   const { i32, f64 } = queuePair.memory
+  receive.taken = false
   if (receive.retained) {
     receive.retained = false
     receive.local.release()

@@ -37,10 +37,14 @@ export class Flow {
   /** Messages that consumed (or will consume) a receive at the peer, and how many the peer allows; both since the flow began. */
   messagesSent = 0
   receiveLimit = 0
+  /** Receives of this queue pair that were gone when the flow began: they are no credit for this peer. */
+  readonly #receivesBefore: number
   /** Highest sequence the peer has delivered, and the highest of a message this side sent: a peer cannot deliver more. */
   delivered = 0
   highestSent = 0
-  /** A datagram flow begins at whatever sequence its first message has. */
+  /** The peer told a delivery before; until then 0 means "nothing yet" and not sequence 0. */
+  deliveryTold = false
+  /** A flow begins at whatever sequence its first message has. */
   outboundStarted = false
   inboundStarted = false
   /** Large sends whose chunks are not all posted: one-sided requests behind them must wait. */
@@ -49,16 +53,19 @@ export class Flow {
   moving: SendRequest | null = null
   announced = 0
   atomicsOutstanding = 0
-  /** Datagram: requests in flight that must go again, and how often the peer said "no receive" for the first of them. */
+  /** Datagram: requests in flight that must go again, and how often the peer said "no receive" since it last delivered something. */
   resending = false
   notReadyCount = 0
+  /** Datagram: the peer drops everything of this flow until a message says that it is the first after "no receive". */
+  resumeDue = false
+  /** A timer for `retryAtMs` runs. */
+  retryTimed = false
   /** Lane frame in which this flow's latest message stands and is not closed yet. */
   frameStamp = -1
 
   /** In the lane's (or node's) ring of flows with something to do. */
   scheduled = false
   nextScheduled: Flow | null = null
-  deficit = 0
   blocked: 'none' | 'credit' | 'fence' | 'key' | 'read' | 'atomic' | 'order' | 'frame' | 'ready' = 'none'
 
   /** Messages matched to receives, in order; published from the head. */
@@ -80,7 +87,6 @@ export class Flow {
 
   /** News for the peer, told by the next message or by an acknowledgements row. */
   acknowledgementDue = false
-  acknowledgedDelivered = 0
   advertisedLimit = 0
   inAcknowledgementList = false
   nextAcknowledgement: Flow | null = null
@@ -119,18 +125,24 @@ export class Flow {
     this.remoteGeneration = remoteGeneration
     this.lane = lane
     this.connected = connected
+    this.#receivesBefore = (queuePair.receivesTaken - queuePair.receives.size) | 0
+  }
+
+  /** How many messages the peer may have sent in all. */
+  get limit(): number {
+    return this.connected ? (this.queuePair.receivesTaken - this.#receivesBefore) | 0 : 0
   }
 
   beginOutbound(sequence: number): void {
     if (this.outboundStarted) return
     this.outboundStarted = true
-    if (!this.connected) this.delivered = (sequence - 1) | 0
+    this.delivered = (sequence - 1) | 0
+    this.highestSent = this.delivered
   }
 
   beginInbound(sequence: number): void {
     if (this.inboundStarted) return
     this.inboundStarted = true
-    if (this.connected) return
     this.accepted = (sequence - 1) | 0
     this.lastDelivered = this.accepted
   }

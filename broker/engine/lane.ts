@@ -49,7 +49,7 @@ export interface LooseMessage {
   readonly payloadByteLength: number
   readonly write: (memory: Memory, offset: number) => void
 }
-const LOOSE_MESSAGES = 1024
+const LOOSE_MESSAGES = 65_536
 
 export class Lane {
   readonly index: number
@@ -63,6 +63,8 @@ export class Lane {
   readonly memory: Memory
   readonly registered: RegisteredMemory
   readonly bounceByteLength: number
+  /** Most bytes of a frame we send: the smaller of both sides' bounce buffers. */
+  frameByteLength: number
   readonly bounceCount: number
   readonly frameCount: number
   readonly sendDepth: number
@@ -111,11 +113,13 @@ export class Lane {
   advertisedLimit: number
   /** Consumed frames that carried more than acknowledgements, since we last said so. */
   consumedNews = 0
-  readonly controlReserve: number
+  controlReserve: number
 
   /** Bulk. */
   readonly bulk: SendRequest[] = []
   bulkCursor = 0
+  /** A notice found no frame: bulk goes first in the next turn. */
+  noticeStarved = false
   bulkPostedByteLength = 0
   bulkChunks = 0
   readsOutstanding = 0
@@ -132,7 +136,8 @@ export class Lane {
   /** Messages delivered since acknowledgements were last sent, and flows that have news. */
   newsMessages = 0
   newsFlows = 0
-  readonly loose: LooseMessage[] = []
+  readonly #loose: LooseMessage[] = []
+  #looseHead = 0
   /** Flows bound to this lane. */
   readonly flows = new Set<Flow>()
 
@@ -167,6 +172,7 @@ export class Lane {
     this.registered = of.registered
     this.queueIndex = of.queueIndex
     this.bounceByteLength = of.parameters.bounceByteLength
+    this.frameByteLength = of.parameters.bounceByteLength
     this.bounceCount = of.parameters.bounceCount
     const sizes = laneSizes(of.parameters)
     this.frameCount = sizes.frameCount
@@ -263,18 +269,36 @@ export class Lane {
   get hasNews(): boolean {
     return this.#newsHead !== null
   }
+  get nextNews(): Flow | null {
+    return this.#newsHead
+  }
   get hasScheduled(): boolean {
     return this.#scheduledHead !== null
   }
   get hasControl(): boolean {
-    return this.#controlHead !== null || this.loose.length > 0 || this.probeDue || this.probeReplyDue
+    return this.#controlHead !== null || this.looseCount > 0 || this.probeDue || this.probeReplyDue
   }
 
   /** False: too many; the peer behaves badly or the lane is stuck. */
   addLoose(message: LooseMessage): boolean {
-    if (this.loose.length >= LOOSE_MESSAGES) return false
-    this.loose.push(message)
+    if (this.looseCount >= LOOSE_MESSAGES) return false
+    this.#loose.push(message)
     return true
+  }
+
+  get looseCount(): number {
+    return this.#loose.length - this.#looseHead
+  }
+
+  get nextLoose(): LooseMessage | null {
+    return this.#loose[this.#looseHead] ?? null
+  }
+
+  dropLoose(): void {
+    this.#looseHead++
+    if (this.#looseHead < this.#loose.length) return
+    this.#loose.length = 0
+    this.#looseHead = 0
   }
 
   // ---- frames -------------------------------------------------------------------------------------------------------------
@@ -294,7 +318,21 @@ export class Lane {
 
   /** Payload that one message can carry at most. */
   get payloadCapacity(): number {
-    return this.bounceByteLength - LANE_HEADER_BYTES - ROUTE_HEADER_BYTES
+    return this.frameByteLength - LANE_HEADER_BYTES - ROUTE_HEADER_BYTES
+  }
+
+  /** Bounce buffers of ours that are free again and that the peer does not know of. */
+  get unreported(): number {
+    return (this.consumed + this.bounceCount - this.advertisedLimit) | 0
+  }
+
+  /** What was agreed with the peer, before anything is sent: its bounce buffers may be fewer or smaller than ours. */
+  agree(parameters: LaneParameters): void {
+    Object.assign(this.parameters, parameters)
+    this.frameByteLength = Math.min(this.bounceByteLength, parameters.bounceByteLength)
+    this.peerLimit = Math.min(this.bounceCount, parameters.bounceCount)
+    this.advertisedLimit = this.peerLimit
+    this.controlReserve = Math.min(4, this.peerLimit >> 2)
   }
 
   /**
@@ -303,7 +341,7 @@ export class Lane {
    */
   beginMessage(payloadByteLength: number, tier: CreditTier): number {
     const needed = align8(ROUTE_HEADER_BYTES + payloadByteLength)
-    if (this.#openFrame >= 0 && this.#openUsed + needed > this.bounceByteLength) this.closeFrame()
+    if (this.#openFrame >= 0 && this.#openUsed + needed > this.frameByteLength) this.closeFrame()
     if (this.#openFrame < 0 && !this.#open(tier)) return -1
     const offset = this.#openBase + this.#openUsed
     this.#openUsed += needed
@@ -313,12 +351,20 @@ export class Lane {
 
   /** Bytes of payload that fit behind a header in the open frame; 0 when no frame is open. */
   get openRoom(): number {
-    return this.#openFrame < 0 ? 0 : Math.max(0, this.bounceByteLength - this.#openUsed - ROUTE_HEADER_BYTES)
+    return this.#openFrame < 0 ? 0 : Math.max(0, this.frameByteLength - this.#openUsed - ROUTE_HEADER_BYTES)
+  }
+
+  /**
+   * The last credit is for frames that give credit back, whatever else they carry: were it spent on anything else by both sides at once,
+   * neither could ever report what it consumed.
+   */
+  #reserve(tier: CreditTier): number {
+    if (tier === creditTier.data) return 1 + this.controlReserve
+    return tier === creditTier.acknowledgement && this.unreported > 0 ? 0 : 1
   }
 
   #open(tier: CreditTier): boolean {
-    const reserve = tier === creditTier.data ? 1 + this.controlReserve : tier === creditTier.control ? 1 : 0
-    if (this.credit <= reserve || this.#freeFrameCount === 0 || this.ledgerRoom < 2 || this.batch.count === BATCH)
+    if (this.credit <= this.#reserve(tier) || this.#freeFrameCount === 0 || this.ledgerRoom < 2 || this.batch.count === BATCH)
       return false
     this.#openFrame = this.#freeFrames[--this.#freeFrameCount]!
     this.#openBase = this.#openFrame * this.bounceByteLength
@@ -515,18 +561,19 @@ export class Lane {
 
 /**
  * Sequence up to which this flow tells its peer "delivered". A message that arrived but failed is told by a message of its own first, so
- * the number stays below the first untold failure.
+ * the number stays below the first untold failure, however far completions have come.
  */
 export function tellDelivered(flow: Flow): number {
-  const told = flow.failedSequences.length > 0 ? (flow.failedSequences[0]! - 1) | 0 : flow.lastDelivered
-  flow.acknowledgedDelivered = told
-  flow.acknowledgementDue = false
+  const failed = flow.failedSequences.length > 0
+  const before = failed ? (flow.failedSequences[0]! - 1) | 0 : flow.lastDelivered
+  const told = ((before - flow.lastDelivered) | 0) < 0 ? before : flow.lastDelivered
+  flow.acknowledgementDue = told !== flow.lastDelivered
   return told
 }
 
-/** How many messages the peer may have sent to this queue pair in all; only connected flows have such credit. */
+/** How many messages the peer may have sent on this flow in all; only connected flows have such credit. */
 export function tellLimit(flow: Flow): number {
-  const limit = flow.connected ? flow.queuePair.receivesTaken : 0
+  const limit = flow.limit
   flow.advertisedLimit = limit
   return limit
 }

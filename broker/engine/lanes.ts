@@ -4,8 +4,7 @@
  * because all of them complete when a lane fails.
  */
 import { counterIndex } from '../../protocol/node-file.js'
-import { opcode } from '../../protocol/opcodes.js'
-import { type Status, status, statusName } from '../../protocol/statuses.js'
+import { status, statusName } from '../../protocol/statuses.js'
 import type { LaneParameters } from '../../protocol/link.js'
 import { mapAnonymous, munmap, view } from '../../shm/libc.js'
 import { Memory } from '../../shm/memory.js'
@@ -14,12 +13,12 @@ import type {
 } from '../provider/provider.js'
 import { chunkSettled } from './bulk.js'
 import type { Engine } from './engine.js'
-import { finishSend } from './finish.js'
 import { Lane, laneIdIncarnation, laneIdIndex, laneIdIsReceive, laneSizes } from './lane.js'
 import { LaneGroup } from './lane-group.js'
 import { takeFrame } from './dispatch.js'
-import { dropGroup, releaseRemoteRegion } from './remote-keys.js'
-import { requestStage, type SendRequest } from './request.js'
+import { loseFlow } from './lane-loss.js'
+import { askAgain, dropGroup } from './remote-keys.js'
+import type { SendRequest } from './request.js'
 
 const POOL_CAPACITY = 32_767
 const POLLS_PER_TURN = 8
@@ -108,10 +107,11 @@ export async function connectLane(
   const { device } = engine
   const attributes: QueuePairAttributes = {
     readsInitiated: parameters.readsInitiated, readsAccepted: parameters.readsAccepted, pathMtu: parameters.mtu,
-    // 0.27 s × 7: long enough for short flaps; the brokers' heartbeats decide who is dead (verbs-semantics H16).
-    timeoutExponent: 16, retryCount: 6, rnrRetryCount: 7, rnrTimerMs: 1, trafficClass: parameters.trafficClass,
+    // 2.1 s × 7: longer than the brokers' heartbeats take to decide who is dead, which is theirs to decide (verbs-semantics H16). A machine
+    // with more runnable processes than cores keeps an engine waiting for seconds.
+    timeoutExponent: 19, retryCount: 6, rnrRetryCount: 7, rnrTimerMs: 1, trafficClass: parameters.trafficClass,
   }
-  Object.assign(lane.parameters, parameters)
+  lane.agree(parameters)
   lane.initiator = initiator
   const up = new Promise<void>((resolve, reject) => {
     lane.onUp = (failure) => (failure === null ? resolve() : reject({ code: 'unreachable', message: failure } satisfies ProviderFailure))
@@ -164,9 +164,11 @@ function takeCompletion(engine: Engine, at: number): void {
   }
   if (!laneIdIsReceive(idHigh)) {
     lane.retire(completions.idLow[at]!, settler(engine))
-    if (lane.bulk.length > 0 || lane.hasScheduled) engine.markBusy(lane)
+    if (lane.bulk.length > 0 || lane.hasScheduled || lane.hasControl || lane.hasNews) engine.markBusy(lane)
     return
   }
+  // What follows a frame that broke the protocol is not looked at.
+  if (lane.failing) return
   const buffer = completions.idLow[at]!
   if (!takeFrame(engine, lane, lane.bounceOffset(buffer), completions.byteLength[at]!)) {
     engine.counters[counterIndex['protocol-errors']]!++
@@ -202,41 +204,19 @@ function repost(engine: Engine): void {
 }
 
 /**
- * The lane is broken. Fence first: our end goes to error, so nothing of the old incarnation can arrive or leave any more; then verdicts:
- * reads are flushed (no effect at the peer), what was never sent is flushed, the rest may have happened: unknown.
+ * The lane is broken. Fence first: our end goes to error, so nothing of the old incarnation can arrive or leave any more; then verdicts
+ * (lane-loss.ts).
  */
 export function breakLane(engine: Engine, lane: Lane, reason: string): void {
   if (lane.state === 'failed' || engine.lanes[lane.index] !== lane) return
   const announce = lane.state !== 'closing'
   lane.state = 'failed'
-  engine.counters[counterIndex['lane-failures']]!++
+  if (announce) engine.counters[counterIndex['lane-failures']]!++
   engine.device.toError(lane.queuePair, () => {})
   leaveGroup(engine, lane)
-  for (const flow of [...lane.flows]) {
-    flow.dead = true
-    for (let request = flow.inFlight.head; request; ) {
-      const next = request.next
-      if (request.remote) releaseRemoteRegion(engine, request)
-      if (request.stage !== requestStage.finished) finishSend(engine, request, brokenVerdict(request))
-      request = next
-    }
-    for (let request = flow.waiting.head; request; request = request.next) {
-      // Only the first can have sent a part of itself.
-      if (request.moved === 0) break
-      flow.waiting.shift()
-      flow.inFlight.push(request)
-      finishSend(engine, request, status.unknown)
-    }
-    flow.moving = null
-    const { queuePair } = flow
-    if (queuePair.connected) engine.failQueuePair(queuePair, status.retryExceeded, `the path to ${lane.peerNode} was lost: ${reason}`, false)
-    else {
-      engine.flushWaiting(flow)
-      queuePair.flows.delete(flow.peer * 0x1000000 + flow.remoteNumber)
-    }
-    engine.closures.add(queuePair)
-  }
+  for (const flow of [...lane.flows]) loseFlow(engine, lane, flow, reason)
   lane.flows.clear()
+  lane.bulk.length = 0
   lane.onUp?.(reason)
   lane.onUp = null
   for (const [connection, accept] of engine.accepts) if (accept.lane === lane) engine.accepts.delete(connection)
@@ -244,14 +224,10 @@ export function breakLane(engine: Engine, lane: Lane, reason: string): void {
   if (announce) engine.ports.emit('lane-failed', { lane: lane.index, incarnation: lane.incarnation, reason })
 }
 
-function brokenVerdict(request: SendRequest): Status {
-  if (request.opcode === opcode.read || request.stage === requestStage.again) return status.flushed
-  return request.exposed ? status.unknown : status.flushed
-}
-
 function leaveGroup(engine: Engine, lane: Lane): void {
   lane.group.lanes.delete(lane)
   if (lane.group.lanes.size === 0) dropGroup(engine, lane.group)
+  else askAgain(engine, lane.group)
 }
 
 /** Destroys a lane; with `orderly` refused (false) unless nothing is in flight and no flow is bound to it. */

@@ -5,7 +5,6 @@
 import { keyGeneration } from '../../protocol/keys.js'
 import { counterIndex } from '../../protocol/node-file.js'
 import { opcode, workRequestFlag } from '../../protocol/opcodes.js'
-import { queuePairState } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
 import { regionRight } from '../../protocol/wire.js'
 import { copyInOrder } from '../../shm/copy.js'
@@ -19,6 +18,7 @@ import { advance, scatter } from './gather.js'
 import { datagramFlow } from './paths.js'
 import { type Region, within } from './region.js'
 import { type ReceiveRequest, requestStage, type SendRequest } from './request.js'
+import { gate, park, refuseHead } from './waiting.js'
 
 const CHUNK_BYTES = 1 << 20
 const QUANTUM = 64
@@ -31,10 +31,12 @@ export function pumpLocal(engine: Engine, flow: Flow): boolean {
   if (flow.moving) {
     if (!moveOn(engine, flow, flow.moving)) return true
   }
-  for (let count = 0; count < QUANTUM; count++) {
+  let copied = 0
+  for (let count = 0; count < QUANTUM && copied < CHUNK_BYTES; count++) {
     const request = flow.waiting.head
     if (!request) return false
-    const refusal = engine.gate(flow, request)
+    copied += request.byteLength
+    const refusal = gate(engine, flow, request)
     if (refusal === 'refused') continue
     if (refusal !== 'none') {
       flow.blocked = refusal
@@ -47,7 +49,7 @@ export function pumpLocal(engine: Engine, flow: Flow): boolean {
         flow.blocked = 'order'
         return false
       }
-      refuse(engine, flow, request, status.remoteInvalidRequest)
+      refuseHead(engine, flow, request, status.remoteInvalidRequest)
       continue
     }
     if (!begin(engine, flow, twin, request)) return false
@@ -58,12 +60,12 @@ export function pumpLocal(engine: Engine, flow: Flow): boolean {
 
 /** The receiving end of a datagram flow on this node; null for a queue pair that is not there. */
 function datagramTwin(engine: Engine, flow: Flow): Flow | null {
-  if (flow.twin && flow.twin.queuePair.state !== queuePairState.error) return flow.twin
+  if (flow.twin && !flow.twin.queuePair.ending) return flow.twin
   const { queuePair } = flow
   const target = engine.queuePairs[flow.remoteNumber]
   if (!target || target.generation !== flow.remoteGeneration || target.job !== queuePair.job || target.connected)
     return null
-  if (target.state === queuePairState.error || target.closing) return null
+  if (target.ending) return null
   const twin =
     target === queuePair && flow.remoteNumber === queuePair.number
       ? flow
@@ -74,12 +76,6 @@ function datagramTwin(engine: Engine, flow: Flow): Flow | null {
   return twin
 }
 
-function refuse(engine: Engine, flow: Flow, request: SendRequest, verdict: Status): void {
-  flow.waiting.shift()
-  flow.inFlight.push(request)
-  finishSend(engine, request, verdict)
-}
-
 /** Starts a request; false: it waits for a receive. */
 function begin(engine: Engine, flow: Flow, twin: Flow, request: SendRequest): boolean {
   let receive: ReceiveRequest | null = null
@@ -87,7 +83,7 @@ function begin(engine: Engine, flow: Flow, twin: Flow, request: SendRequest): bo
   if (!isTwoSided(request.opcode) || request.opcode === opcode.writeWithImmediate) {
     const verdict = checkRemote(engine, request)
     if (verdict !== 0) {
-      refuse(engine, flow, request, verdict)
+      refuseHead(engine, flow, request, verdict)
       return true
     }
     remote = request.byteLength > 0 ? engine.regions.find(request.remoteKey, request.queuePair.job) : null
@@ -97,7 +93,7 @@ function begin(engine: Engine, flow: Flow, twin: Flow, request: SendRequest): bo
     if (!twin.queuePair.receives.head) {
       flow.blocked = 'credit'
       twin.queuePair.waitingForReceive.add(flow)
-      engine.park(flow, request)
+      park(engine, flow, request)
       return false
     }
     receive = bindReceive(twin, request.sequence)

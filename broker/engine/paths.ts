@@ -23,6 +23,12 @@ export function flowOf(engine: Engine, queuePair: EngineQueuePair, request: Send
   return lane ? datagramFlow(engine, queuePair, peer, number, generation, lane) : null
 }
 
+/** The flow that a request would join, if there is one. */
+export function knownFlow(queuePair: EngineQueuePair, request: SendRequest): Flow | null {
+  if (queuePair.connected) return queuePair.flow
+  return queuePair.flows.get(flowKey(request.destinationNode, request.destinationNumber)) ?? null
+}
+
 /** The flow between a datagram queue pair and one peer queue pair; null when the table is full of busy ones. */
 export function datagramFlow(
   _engine: Engine,
@@ -36,11 +42,8 @@ export function datagramFlow(
   const known = queuePair.flows.get(key)
   if (known && known.remoteGeneration === generation) return known
   if (known && !known.idle) return null
-  let recordIndex = known?.recordIndex ?? queuePair.flows.size
-  if (!known && queuePair.flows.size >= limits.datagramFlows) {
-    recordIndex = evictIdle(queuePair)
-    if (recordIndex < 0) return null
-  }
+  if (!known && queuePair.flows.size >= limits.datagramFlows && !evictIdle(queuePair)) return null
+  const recordIndex = known?.recordIndex ?? freeRecord(queuePair)
   if (known) detach(known)
   const flow = new Flow(queuePair, peer, number, generation, lane, false)
   flow.recordIndex = recordIndex
@@ -50,26 +53,29 @@ export function datagramFlow(
   return flow
 }
 
-function evictIdle(queuePair: EngineQueuePair): number {
+/** A flow gives way only when nothing about it would be missed: both ends may begin it anew at any sequence. */
+function evictIdle(queuePair: EngineQueuePair): boolean {
   for (const [key, flow] of queuePair.flows) {
-    if (
-      !flow.idle ||
-      flow.acknowledgementDue ||
-      flow.parked ||
-      flow.inAcknowledgementList ||
-      flow.inControlList ||
-      flow.scheduled
-    )
-      continue
+    if (!flow.idle || flow.parked || flow.resumeDue || flow.acknowledgementDue) continue
+    if (flow.inAcknowledgementList || flow.inControlList || flow.scheduled) continue
     queuePair.flows.delete(key)
     detach(flow)
-    return flow.recordIndex
+    return true
   }
-  return -1
+  return false
+}
+
+/** Rows of flows that went with a lane are free again, so the number of flows says nothing. */
+function freeRecord(queuePair: EngineQueuePair): number {
+  const used = new Set<number>()
+  for (const flow of queuePair.flows.values()) used.add(flow.recordIndex)
+  for (let index = 0; ; index++) if (!used.has(index)) return index
 }
 
 function detach(flow: Flow): void {
+  flow.dead = true
   flow.lane?.flows.delete(flow)
+  flow.queuePair.parkedFlows.delete(flow)
   if (flow.twin) flow.twin.twin = null
 }
 

@@ -76,8 +76,10 @@ export class EngineQueuePair {
   held: HeldConnect | null = null
   /** Local flows of others that wait for a receive here. */
   readonly waitingForReceive = new Set<Flow>()
-  /** Remote datagram flows that were told "not ready" and wait for a receive here. */
-  readonly parkedFlows: Flow[] = []
+  /** Remote datagram flows that were told "not ready" and wait for a receive here, in that order. */
+  readonly parkedFlows = new Set<Flow>()
+  /** Datagram flows whose next request waits for everything before it on the other flows. */
+  readonly fenced = new Set<Flow>()
   /** On the engine's list of rings left half drained. */
   sendBacklog = false
   receiveBacklog = false
@@ -126,12 +128,27 @@ export class EngineQueuePair {
     this.#receives = new Array<ReceiveRequest | undefined>(setup.receiveSlots)
   }
 
+  /** It goes down: nothing new starts, what is under way ends. */
+  get ending(): boolean {
+    return this.closing || this.state === queuePairState.error
+  }
+
   sendRequest(slot: number): SendRequest {
-    return (this.#sends[slot] ??= new SendRequest(this, slot))
+    let request = this.#sends[slot]
+    if (!request) {
+      request = new SendRequest(this, slot)
+      this.#sends[slot] = request
+    }
+    return request
   }
 
   receiveRequest(slot: number): ReceiveRequest {
-    return (this.#receives[slot] ??= new ReceiveRequest(this, slot))
+    let request = this.#receives[slot]
+    if (!request) {
+      request = new ReceiveRequest(this, slot)
+      this.#receives[slot] = request
+    }
+    return request
   }
 
   /** Start of a send slot in 32-bit words. */

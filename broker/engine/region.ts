@@ -8,6 +8,7 @@
 import { keyGeneration, keySlot } from '../../protocol/keys.js'
 import type { Memory } from '../../shm/memory.js'
 import type { RegisteredMemory } from '../provider/provider.js'
+import type { Lane } from './lane.js'
 import type { LaneGroup } from './lane-group.js'
 
 export class Region {
@@ -22,8 +23,8 @@ export class Region {
   open = true
   /** Work requests, receives and granted writes that name it now. */
   uses = 0
-  /** Peers that hold its device key; each must acknowledge the revocation. */
-  readonly resolvers = new Set<LaneGroup>()
+  /** Peers that hold its device key, each with the lane that told it last; each must acknowledge the revocation. */
+  readonly resolvers = new Map<LaneGroup, Lane>()
   /** Called when the last use ended after the region was closed. */
   onIdle: (() => void) | null = null
   /** Drops the views of its pages, after it was deregistered. */

@@ -17,6 +17,7 @@ import { status } from '../../protocol/statuses.js'
 import { keyExtension, messageType, resolvedExtension } from '../../protocol/wire.js'
 import type { Memory } from '../../shm/memory.js'
 import type { Engine } from './engine.js'
+import type { Flow } from './flow.js'
 import type { Lane, LooseMessage } from './lane.js'
 import type { LaneGroup } from './lane-group.js'
 import type { Region } from './region.js'
@@ -41,11 +42,6 @@ function loose(type: number, payloadByteLength: number, write: (memory: Memory, 
 export function useRemoteRegion(group: LaneGroup, request: SendRequest, right: number): 'ready' | 'wait' | 'refused' {
   const region = group.remoteRegion(request.remoteKey)
   if (region.state === 'resolving') return 'wait'
-  if (region.state === 'unknown') {
-    // No negative entry stays: the next request asks again.
-    group.remoteRegions.delete(region.key)
-    return 'refused'
-  }
   if (region.state === 'revoked' || (region.rights & right) === 0) return 'refused'
   if (request.remoteOffset + request.byteLength > region.byteLength) return 'refused'
   request.remote = region
@@ -54,15 +50,14 @@ export function useRemoteRegion(group: LaneGroup, request: SendRequest, right: n
 
 export function askForRegion(engine: Engine, lane: Lane, key: number): void {
   const region = lane.group.remoteRegion(key)
-  if (region.asked) return
-  const carrier = lane.group.up ?? lane
-  region.asked = carrier.addLoose(
-    loose(messageType.resolve, keyExtension.byteLength, (memory, offset) =>
-      keyExtension.write(memory, offset, { key }),
-    ),
-  )
+  if (region.carrier) return
+  region.carrier = lane.group.up ?? lane
+  engine.addLoose(region.carrier, aboutKey(messageType.resolve, key))
   engine.counters[counterIndex.resolves]!++
-  engine.markBusy(carrier)
+}
+
+function aboutKey(type: number, key: number): LooseMessage {
+  return loose(type, keyExtension.byteLength, (memory, offset) => keyExtension.write(memory, offset, { key }))
 }
 
 /** A request ended: its remote region is free of it; a waiting revocation may be acknowledged. */
@@ -75,17 +70,12 @@ export function releaseRemoteRegion(engine: Engine, request: SendRequest): void 
   if (lane) acknowledgeRevocation(engine, lane.group, region.key)
 }
 
+/** On the lane that brought the revocation: if that lane is lost, the owner asks again on another. */
 function acknowledgeRevocation(engine: Engine, group: LaneGroup, key: number): void {
   const region = group.remoteRegions.get(key)
-  const lane = group.up
-  if (!region?.acknowledgementDue || region.uses > 0 || !lane) return
+  if (!region?.acknowledgementDue || region.uses > 0 || region.carrier?.state !== 'up') return
   group.remoteRegions.delete(key)
-  lane.addLoose(
-    loose(messageType.revokeAcknowledged, keyExtension.byteLength, (memory, offset) =>
-      keyExtension.write(memory, offset, { key }),
-    ),
-  )
-  engine.markBusy(lane)
+  engine.addLoose(region.carrier, aboutKey(messageType.revokeAcknowledged, key))
 }
 
 /** The owner's answer to `resolve`. */
@@ -93,7 +83,7 @@ export function answerResolve(engine: Engine, lane: Lane, memory: Memory, payloa
   const { key } = keyExtension.read(memory, payload)
   const region = engine.regions.find(key, lane.job)
   const found = region?.registered ? region : null
-  if (found) found.resolvers.add(lane.group)
+  if (found) found.resolvers.set(lane.group, lane)
   const answer = {
     key,
     address: 0,
@@ -102,24 +92,43 @@ export function answerResolve(engine: Engine, lane: Lane, memory: Memory, payloa
     rights: found?.rights ?? 0,
     status: found ? 0 : status.remoteAccessError,
   }
-  const told = lane.addLoose(
+  engine.addLoose(
+    lane,
     loose(messageType.resolved, resolvedExtension.byteLength, (target, offset) =>
       resolvedExtension.write(target, offset, answer),
     ),
   )
-  if (!told) engine.failLane(lane, 'the peer asks for more keys than can be answered')
 }
 
-export function takeResolved(engine: Engine, lane: Lane, memory: Memory, payload: number): void {
+/** False: an answer that cannot be. */
+export function takeResolved(engine: Engine, lane: Lane, memory: Memory, payload: number): boolean {
   const row = resolvedExtension.read(memory, payload)
-  const region = lane.group.remoteRegions.get(row.key)
-  if (region?.state !== 'resolving') return
-  region.state = row.status === 0 ? 'ready' : 'unknown'
-  region.deviceKey = row.deviceKey
-  region.address = row.address
-  region.byteLength = row.byteLength
-  region.rights = row.rights
-  engine.wakeKeyWaiters(lane.group)
+  if (!Number.isSafeInteger(row.address) || !Number.isSafeInteger(row.byteLength)) return false
+  if (row.address < 0 || row.byteLength < 0) return false
+  const { group } = lane
+  const region = group.remoteRegions.get(row.key)
+  if (region?.state !== 'resolving') return true
+  if (row.status === 0) {
+    region.state = 'ready'
+    region.carrier = null
+    region.deviceKey = row.deviceKey
+    region.address = row.address
+    region.byteLength = row.byteLength
+    region.rights = row.rights
+  } else {
+    // No negative entry stays: those who waited are refused, the next request asks again.
+    group.remoteRegions.delete(row.key)
+    for (const flow of group.keyWaiters) refuseWaiter(engine, flow, row.key)
+  }
+  engine.wakeKeyWaiters(group)
+  return true
+}
+
+function refuseWaiter(engine: Engine, flow: Flow, key: number): void {
+  const request = flow.waiting.head
+  if (flow.blocked !== 'key' || !request || request.remoteKey !== key) return
+  request.refused = status.remoteAccessError
+  engine.counters[counterIndex['containment-refusals']]!++
 }
 
 /** The owner closes a region: no new use from here on. */
@@ -128,6 +137,7 @@ export function takeRevoke(engine: Engine, lane: Lane, memory: Memory, payload: 
   engine.counters[counterIndex.revokes]!++
   const region = lane.group.remoteRegion(key)
   region.state = 'revoked'
+  region.carrier = lane
   region.acknowledgementDue = true
   acknowledgeRevocation(engine, lane.group, key)
   engine.wakeKeyWaiters(lane.group)
@@ -136,26 +146,35 @@ export function takeRevoke(engine: Engine, lane: Lane, memory: Memory, payload: 
 export function takeRevokeAcknowledged(engine: Engine, lane: Lane, memory: Memory, payload: number): void {
   const { key } = keyExtension.read(memory, payload)
   const region = engine.regions.get(keySlot(key))
-  if (region && region.generation === keyGeneration(key) && region.job === lane.job) region.forget(lane.group)
+  if (region && !region.open && region.generation === keyGeneration(key) && region.job === lane.job) {
+    region.forget(lane.group)
+  }
 }
 
-/** Asks every peer that resolved the region to stop; peers without a lane cannot reach it any more. */
+/** Asks every peer that resolved the region to stop; a peer that lost its last lane was forgotten then. */
 export function revokeEverywhere(engine: Engine, region: Region): void {
-  const key = packKey(region.number, region.generation)
-  for (const group of [...region.resolvers]) {
-    const lane = group.up
-    if (
-      lane?.addLoose(
-        loose(messageType.revoke, keyExtension.byteLength, (memory, offset) =>
-          keyExtension.write(memory, offset, { key }),
-        ),
-      )
-    ) {
-      engine.markBusy(lane)
-    } else {
-      region.resolvers.delete(group)
-    }
+  for (const group of region.resolvers.keys()) revoke(engine, region, group)
+}
+
+/** On the lane that carried the answer, so that it cannot overtake it; if that is lost, on any. */
+function revoke(engine: Engine, region: Region, group: LaneGroup): void {
+  const told = region.resolvers.get(group)
+  const lane = told?.state === 'up' ? told : group.up
+  if (!lane) return
+  region.resolvers.set(group, lane)
+  engine.addLoose(lane, aboutKey(messageType.revoke, packKey(region.number, region.generation)))
+}
+
+/** A lane of the group was lost or came up: what was asked, answered or revoked on a lost one goes again on another. */
+export function askAgain(engine: Engine, group: LaneGroup): void {
+  for (const region of group.remoteRegions.values()) {
+    if (region.state === 'resolving' && region.carrier?.state !== 'up') region.carrier = null
   }
+  for (const region of engine.regions) {
+    const lane = region.resolvers.get(group)
+    if (lane && !region.open && lane.state !== 'up') revoke(engine, region, group)
+  }
+  engine.wakeKeyWaiters(group)
 }
 
 /** The last lane of a group is gone: what was cached or lent is void on both sides. */

@@ -5,9 +5,11 @@
  *
  * There is no negative entry: an unknown key fails the requests that waited for the answer and is asked again next time.
  */
+import type { Lane } from './lane.js'
+
 export class RemoteRegion {
   readonly key: number
-  state: 'resolving' | 'ready' | 'revoked' | 'unknown' = 'resolving'
+  state: 'resolving' | 'ready' | 'revoked' = 'resolving'
   /** Device key and where the region starts on the device. */
   deviceKey = 0
   address = 0
@@ -15,8 +17,8 @@ export class RemoteRegion {
   rights = 0
   /** Posted requests that use the device key now. */
   uses = 0
-  /** The question was put into a frame of the present lane. */
-  asked = false
+  /** Lane of the question that has no answer yet, or of the revocation that is not acknowledged yet. */
+  carrier: Lane | null = null
   /** The owner waits for our acknowledgement. */
   acknowledgementDue = false
 

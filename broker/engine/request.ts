@@ -80,6 +80,8 @@ export class SendRequest {
   flow: Flow | null = null
   next: SendRequest | null = null
   generation = 0
+  /** Its slot was taken from the ring and has no verdict yet. */
+  taken = false
   /** Ring position: the flow's sequence number. */
   sequence = 0
   opcode = 0
@@ -125,6 +127,7 @@ export class SendRequest {
   }
 
   begin(): void {
+    this.taken = true
     this.next = null
     this.flow = null
     this.stage = requestStage.waiting
@@ -143,6 +146,12 @@ export class SendRequest {
     this.local.clear()
     this.inlineByteLength = 0
   }
+
+  /** Nothing of it has arrived: its payload goes again from the start. */
+  rewind(): void {
+    this.moved = 0
+    this.localCursor.reset()
+  }
 }
 
 export const receiveStage = {
@@ -157,6 +166,8 @@ export class ReceiveRequest {
   readonly slot: number
   next: ReceiveRequest | null = null
   generation = 0
+  /** Its slot was taken from the ring and has no outcome yet. */
+  taken = false
   position = 0
   readonly local = new ScatterGather()
   refused: Status = 0
@@ -177,17 +188,25 @@ export class ReceiveRequest {
   }
 
   begin(): void {
+    this.taken = true
     this.next = null
     this.refused = 0
+    this.retained = false
+    this.local.clear()
+    this.unbind()
+  }
+
+  /** As it was before a message was matched to it. */
+  unbind(): void {
+    if (this.retained) this.local.release()
+    this.retained = false
     this.stage = receiveStage.posted
     this.status = 0
     this.byteLength = 0
     this.operation = 0
     this.immediate = 0
     this.solicited = false
-    this.retained = false
     this.granted = false
-    this.local.clear()
   }
 }
 

@@ -17,6 +17,7 @@ import { gather } from './gather.js'
 import { creditTier, type Lane } from './lane.js'
 import { requestStage, type SendRequest } from './request.js'
 import { askForRegion, useRemoteRegion } from './remote-keys.js'
+import { gate, park, refuseHead } from './waiting.js'
 
 /** Messages one flow may send before the next has its turn, and all flows of a lane together in one turn. */
 const FLOW_QUANTUM = 32
@@ -68,7 +69,7 @@ function advanceFlow(engine: Engine, lane: Lane, flow: Flow): Outcome {
   for (let count = 0; count < FLOW_QUANTUM; count++) {
     const request = flow.waiting.head
     if (!request) return outcome.idle
-    const refusal = engine.gate(flow, request)
+    const refusal = gate(engine, flow, request)
     if (refusal === 'refused') continue
     if (refusal !== 'none') {
       flow.blocked = refusal
@@ -101,17 +102,22 @@ function receiverReady(engine: Engine, flow: Flow, request: SendRequest): boolea
   if (!flow.connected || ((flow.receiveLimit - flow.messagesSent) | 0) > 0) return true
   flow.blocked = 'credit'
   engine.counters[COUNTER.queuePairStalls]!++
-  engine.park(flow, request)
+  park(engine, flow, request)
   return false
 }
 
 function startSend(engine: Engine, lane: Lane, flow: Flow, request: SendRequest): Outcome {
   if (request.moved === 0 && !request.exposed && !receiverReady(engine, flow, request)) return outcome.blocked
-  if (request.byteLength > EAGER_FRAMES * lane.payloadCapacity) return announce(engine, lane, flow, request)
+  if (isLarge(lane, request)) return announce(engine, lane, flow, request)
   if (!sendSegments(engine, lane, flow, request)) return outcome.noFrame
   launch(flow, request, requestStage.sent)
   engine.counters[COUNTER.sends]!++
   return outcome.more
+}
+
+/** Inline payload lies in a slot that no device knows, so it always goes in frames. */
+function isLarge(lane: Lane, request: SendRequest): boolean {
+  return request.inlineByteLength === 0 && request.byteLength > EAGER_FRAMES * lane.payloadCapacity
 }
 
 /** Leaves the waiting line: from here on the request is in flight. */
@@ -136,7 +142,8 @@ function sendSegments(engine: Engine, lane: Lane, flow: Flow, request: SendReque
     const offset = lane.beginMessage(part, creditTier.data)
     if (offset < 0) return false
     markPosted(engine, request, lane.incarnation, lane.lastSequence)
-    const flags = sendFlags(request) | (part < left ? messageFlag.more : 0)
+    const first = request.moved === 0 ? resumeFlag(flow) : 0
+    const flags = sendFlags(request) | first | (part < left ? messageFlag.more : 0)
     lane.writeRoute(offset, messageType.eager, flags, part, flow, request.sequence, request.immediate, request.moved)
     if (part > 0) gather(request, part, lane.memory, lane.payloadOffset(offset))
     request.moved += part
@@ -147,33 +154,41 @@ function sendSegments(engine: Engine, lane: Lane, flow: Flow, request: SendReque
   return true
 }
 
+/** Marks the first message after the peer said "no receive": until it comes, the peer drops what was on the way. Call when it goes. */
+function resumeFlag(flow: Flow): number {
+  if (!flow.resumeDue) return 0
+  flow.resumeDue = false
+  return messageFlag.replay
+}
+
 function sendFlags(request: SendRequest): number {
-  const immediate = request.opcode === opcode.sendWithImmediate ? messageFlag.hasImmediate : 0
+  const carries = request.opcode === opcode.sendWithImmediate || request.opcode === opcode.writeWithImmediate
+  const immediate = carries ? messageFlag.hasImmediate : 0
   return immediate | ((request.flags & workRequestFlag.solicited) !== 0 ? messageFlag.solicited : 0)
 }
 
 /** Large message: asks the peer for the receive's buffer; the grant starts the transfer (bulk.ts). */
 function announce(engine: Engine, lane: Lane, flow: Flow, request: SendRequest): Outcome {
-  const offset = lane.beginMessage(lengthExtension.byteLength, creditTier.data)
-  if (offset < 0) return outcome.noFrame
-  markPosted(engine, request, lane.incarnation, lane.lastSequence)
-  lane.writeRoute(
-    offset,
-    messageType.request,
-    sendFlags(request),
-    lengthExtension.byteLength,
-    flow,
-    request.sequence,
-    request.immediate,
-    0,
-  )
-  lane.memory.f64[lane.payloadOffset(offset) >>> 3] = request.byteLength
+  if (!sendLength(engine, lane, request, messageType.request)) return outcome.noFrame
   launch(flow, request, requestStage.announced)
   flow.announced++
   engine.counters[COUNTER.sends]!++
   engine.counters[COUNTER.messages]!++
   engine.counters[COUNTER.bytes]! += request.byteLength
   return outcome.more
+}
+
+/** A message that tells only the request's length; false: no frame. */
+function sendLength(engine: Engine, lane: Lane, request: SendRequest, type: number): boolean {
+  const offset = lane.beginMessage(lengthExtension.byteLength, creditTier.data)
+  if (offset < 0) return false
+  markPosted(engine, request, lane.incarnation, lane.lastSequence)
+  const flow = request.flow!
+  const { byteLength } = lengthExtension
+  const flags = sendFlags(request) | (type === messageType.placed ? 0 : resumeFlag(flow))
+  lane.writeRoute(offset, type, flags, byteLength, flow, request.sequence, request.immediate, 0)
+  lane.memory.f64[lane.payloadOffset(offset) >>> 3] = request.byteLength
+  return true
 }
 
 function startWrite(engine: Engine, lane: Lane, flow: Flow, request: SendRequest): Outcome {
@@ -221,10 +236,8 @@ function resolved(engine: Engine, lane: Lane, flow: Flow, request: SendRequest, 
   const answer = useRemoteRegion(lane.group, request, right)
   if (answer === 'ready') return true
   if (answer === 'refused') {
-    flow.waiting.shift()
-    flow.inFlight.push(request)
     engine.counters[counterIndex['containment-refusals']]!++
-    finishSend(engine, request, status.remoteAccessError)
+    refuseHead(engine, flow, request, status.remoteAccessError)
     return false
   }
   askForRegion(engine, lane, request.remoteKey)
@@ -267,20 +280,8 @@ function sendAgain(engine: Engine, lane: Lane, flow: Flow): Outcome {
     if (request.opcode === opcode.writeWithImmediate) {
       if (!sendNotice(engine, lane, request)) return outcome.noFrame
       request.stage = requestStage.sent
-    } else if (request.byteLength > EAGER_FRAMES * lane.payloadCapacity) {
-      const offset = lane.beginMessage(lengthExtension.byteLength, creditTier.data)
-      if (offset < 0) return outcome.noFrame
-      lane.writeRoute(
-        offset,
-        messageType.request,
-        sendFlags(request) | messageFlag.replay,
-        lengthExtension.byteLength,
-        flow,
-        request.sequence,
-        request.immediate,
-        0,
-      )
-      lane.memory.f64[lane.payloadOffset(offset) >>> 3] = request.byteLength
+    } else if (isLarge(lane, request)) {
+      if (!sendLength(engine, lane, request, messageType.request)) return outcome.noFrame
       request.stage = requestStage.announced
       flow.announced++
     } else {
@@ -295,25 +296,11 @@ function sendAgain(engine: Engine, lane: Lane, flow: Flow): Outcome {
 
 /** The notice behind the last chunk of a granted write or a write with immediate; false: no room yet. */
 export function sendNotice(engine: Engine, lane: Lane, request: SendRequest): boolean {
-  const flow = request.flow!
-  const granted = request.opcode !== opcode.writeWithImmediate
-  const offset = lane.beginMessage(lengthExtension.byteLength, creditTier.data)
-  if (offset < 0) return false
-  const flags = granted
-    ? sendFlags(request)
-    : messageFlag.hasImmediate | ((request.flags & workRequestFlag.solicited) !== 0 ? messageFlag.solicited : 0)
-  lane.writeRoute(
-    offset,
-    granted ? messageType.placed : messageType.immediate,
-    flags,
-    lengthExtension.byteLength,
-    flow,
-    request.sequence,
-    request.immediate,
-    0,
-  )
-  lane.memory.f64[lane.payloadOffset(offset) >>> 3] = request.byteLength
-  if (granted) engine.counters[counterIndex['granted-writes']]!++
+  if (request.opcode === opcode.writeWithImmediate) {
+    return sendLength(engine, lane, request, messageType.immediate)
+  }
+  if (!sendLength(engine, lane, request, messageType.placed)) return false
+  engine.counters[counterIndex['granted-writes']]!++
   return true
 }
 

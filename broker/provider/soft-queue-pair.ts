@@ -51,7 +51,6 @@ const POST_FLUSH_BYTES = 96 * 1024
 const ANSWERS_TOLD_AT_ONCE = 32
 /** A queue pair that received lately is asked without epoll so many times more. */
 const HOT_TURNS = 64
-const HANG_UP = EPOLLRDHUP | EPOLLHUP | EPOLLERR
 
 export interface QueuePairParts {
   readonly context: SoftContext<SoftQueuePair>
@@ -86,8 +85,6 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
   readonly #maxMessageByteLength: number
   /** The socket is full; an edge of epoll ends it. */
   #isBlocked = false
-  /** The peer's end came with bytes before it: they are read until the end itself is met. */
-  #isHungUp = false
   #idleTurns = 0
   /** Answers wait for a frame since the previous turn. */
   #answersWait = false
@@ -251,8 +248,7 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
       this.#isBlocked = false
       this.#context.transmitting.add(this)
     }
-    if ((events & HANG_UP) !== 0) this.#isHungUp = true
-    if ((events & (EPOLLIN | HANG_UP)) !== 0) this.#context.receiving.add(this)
+    if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) !== 0) this.#context.receiving.add(this)
   }
 
   /** Receives and executes within the budget of a turn; returns how much was done. */
@@ -275,8 +271,7 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
   #scheduleReceive(work: number, mayStayHot: boolean): void {
     if (this.link.phase !== 'up') return
     this.#idleTurns = work > 0 ? 0 : this.#idleTurns + 1
-    if (!this.#input.isDrained || this.#isHungUp || (mayStayHot && this.#idleTurns < HOT_TURNS))
-      this.#context.receiving.add(this)
+    if (!this.#input.isDrained || (mayStayHot && this.#idleTurns < HOT_TURNS)) this.#context.receiving.add(this)
   }
 
   /** Makes frames and sends them; returns how much was done. `isLast`: nobody will come to take answers along. */

@@ -28,6 +28,7 @@ import {
   workRequestFlag,
 } from '../../protocol/opcodes.js'
 import {
+  activityBit,
   type QueuePairGeometry,
   queuePairGeometry,
   queuePairType,
@@ -125,7 +126,7 @@ export class TestQueuePair {
     }
     if (count > 0) {
       append(words, this.geometry.sendRingOffset / 4, this.geometry.sendRingCapacity, slots, count)
-      markActive(this.node.activity.words, 0, this.number << 1)
+      markActive(this.node.activity.words, 0, activityBit(this.number, 0))
     }
     return count
   }
@@ -147,7 +148,7 @@ export class TestQueuePair {
     }
     if (count > 0) {
       append(words, this.geometry.receiveRingOffset / 4, this.geometry.receiveRingCapacity, slots, count)
-      markActive(this.node.activity.words, 0, this.number << 1)
+      markActive(this.node.activity.words, 0, activityBit(this.number, 1))
     }
     return count
   }

@@ -87,6 +87,8 @@ export interface ActorSpec {
   /** Its liveness token; -1: none. */
   readonly member: number
   readonly operations: readonly Operation[]
+  /** Operation with which the first process of this role begins; 0 unless said. */
+  readonly startsAt?: number
   /** After a crash another process of the same role begins here. Absent: it stays dead. */
   readonly restartsAt?: number
   /** Changes the scenario's knowledge at its death. */
@@ -124,14 +126,14 @@ export function actorState(parts: Parts): ActorState {
   return { ...parts, low: mix(parts.logLow, place), high: mix(parts.logHigh, ~place) }
 }
 
-/** At the beginning of an operation. */
-export function beginning(operation: number, atStatus: number, stale: boolean, resting: boolean): ActorState {
+/** Before the first access of an operation. */
+export function beginning(operation: number, atStatus: number, resting: boolean): ActorState {
   return actorState({
     operation,
     status: atStatus,
     sleep: sleep.awake,
     resting,
-    stale,
+    stale: false,
     results: [],
     signatures: [],
     length: 0,

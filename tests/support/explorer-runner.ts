@@ -66,8 +66,6 @@ export class Runner {
   readonly #memories = new Map<number, Memory>()
   readonly #words = new Map<number, Words>()
   readonly #liveness: LivenessOracle = { alive: (member) => this.#access(access.alive, member, 0, 0) !== 0 }
-  readonly #wide = new Float64Array(1)
-  readonly #halves = new Int32Array(this.#wide.buffer)
 
   /** The run under way. */
   #current = 0
@@ -98,7 +96,7 @@ export class Runner {
       const role = privateTo(index)
       return role === undefined ? -1 : this.#roles.indexOf(role)
     })
-    this.actors = specs.map(() => beginning(0, status.running, false, false))
+    this.actors = specs.map((spec) => beginning(spec.startsAt ?? 0, status.running, false))
     this.#selves = specs.map((spec) => this.#self(spec))
     world.changed = (index) => this.#changed(index)
   }
@@ -167,11 +165,11 @@ export class Runner {
   /** The process is gone; its token fell with it. */
   crash(actor: number): void {
     const spec = this.specs[actor]!
-    if (spec.member >= 0 && spec.restartsAt === undefined) this.world.write(this.world.knowledge + spec.member, 1)
+    if (spec.member >= 0) this.world.write(this.world.dead(spec.member), 1)
     this.actors[actor] =
       spec.restartsAt === undefined
-        ? beginning(this.actors[actor]!.operation, status.dead, false, false)
-        : beginning(spec.restartsAt, status.running, false, false)
+        ? beginning(this.actors[actor]!.operation, status.dead, false)
+        : beginning(spec.restartsAt, status.running, false)
     spec.died?.()
     this.#current = actor
     this.#changed(-1)
@@ -197,10 +195,6 @@ export class Runner {
     this.#pending = null
     this.#clockMs = 0
     this.done = null
-    // What changes from here on, the operation may not have seen.
-    if (state.length === 0 && state.pending === null && state.stale) {
-      this.actors[actor] = actorState({ ...state, stale: false })
-    }
   }
 
   #suspend(actor: number, operation: Operation): void {
@@ -229,7 +223,7 @@ export class Runner {
     const rests = next === REST
     const at = next === undefined ? operation + 1 : rests ? operation : next
     const ended = at >= this.specs[actor]!.operations.length
-    this.actors[actor] = beginning(at, ended ? status.finished : status.running, false, rests && !stale)
+    this.actors[actor] = beginning(at, ended ? status.finished : status.running, rests && !stale)
   }
 
   /** Somebody changed a word: whoever looks at it has something to do. */
@@ -317,16 +311,14 @@ export class Runner {
       case access.readWide:
         return world.f64[index]!
       case access.writeWide:
-        this.#wide[0] = first
-        world.write(index * 2, this.#halves[0]!)
-        world.write(index * 2 + 1, this.#halves[1]!)
+        world.writeWide(index, first)
         return 0
       case access.wait:
         return this.#wait(index, first, second)
       case access.wake:
         return this.#wake(index, first)
       case access.alive:
-        return world.read(world.knowledge + index) === 0 ? 1 : 0
+        return world.read(world.dead(index)) === 0 ? 1 : 0
       case access.ring:
         world.write(index, 1)
         return 0

@@ -5,6 +5,10 @@
  */
 import { mix } from './explorer-seen.js'
 
+/** Members of a scenario, the broker included. */
+export const MEMBERS = 8
+const even = (count: number): number => (count + 1) & ~1
+
 export class World {
   readonly i32: Int32Array
   readonly f64: Float64Array
@@ -19,11 +23,29 @@ export class World {
   /** Called after any word of the segments has changed; set by the explorer. */
   changed: (index: number) => void = () => {}
 
+  #reserved: number
+  readonly #wide = new Float64Array(1)
+  readonly #halves = new Int32Array(this.#wide.buffer)
+
   constructor(segmentWords: number, knowledgeWords: number) {
-    this.knowledge = (segmentWords + 1) & ~1
-    const buffer = new ArrayBuffer((this.knowledge + knowledgeWords + 1) * 4 & ~7)
+    this.knowledge = even(segmentWords)
+    this.#reserved = this.knowledge + MEMBERS
+    const buffer = new ArrayBuffer(even(this.#reserved + knowledgeWords) * 4)
     this.i32 = new Int32Array(buffer)
     this.f64 = new Float64Array(buffer)
+  }
+
+  /** Word that is 1 when the kernel says that this member is dead. */
+  dead(member: number): number {
+    return this.knowledge + member
+  }
+
+  /** Words of knowledge for a scenario; the index of the first. */
+  reserve(count: number): number {
+    const first = this.#reserved
+    this.#reserved += count
+    if (this.#reserved > this.i32.length) throw new Error('a scenario knows more than it said')
+    return first
   }
 
   read(index: number): number {
@@ -39,6 +61,13 @@ export class World {
     if (index >= this.knowledge) return
     this.changed(index)
     this.watches.get(index)?.(found, stored)
+  }
+
+  /** A 64-bit number; `index` counts pairs of words. */
+  writeWide(index: number, value: number): void {
+    this.#wide[0] = value
+    this.write(index * 2, this.#halves[0]!)
+    this.write(index * 2 + 1, this.#halves[1]!)
   }
 
   /** Position to return to. */

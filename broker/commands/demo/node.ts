@@ -57,12 +57,29 @@ export class DemoNode {
     return sharingOf(readNodeFile(this.runtimeDirectory))
   }
 
-  /** The end of the broker's log, for an error of the demo. */
+  /** What the broker complained about last, for an error of the demo; else how its log ends. */
   lastWords(): string {
     try {
-      return readFileSync(this.logPath, 'utf8').trim().split('\n').slice(-3).join('\n')
+      const lines = readFileSync(this.logPath, 'utf8').trim().split('\n')
+      const complaints = lines.filter((line) => /^\{"level":[4-6]0,/.test(line) || line.startsWith('{"error"'))
+      const chosen = complaints.length > 0 ? complaints : lines
+      return chosen.slice(-LAST_WORDS).map(wordsOf).join('\n')
     } catch {
       return 'nothing'
     }
+  }
+}
+
+const LAST_WORDS = 3
+const LONGEST_WORDS = 300
+
+/** The message of a line of the log, without what every line has. */
+function wordsOf(line: string): string {
+  try {
+    const { kind, code, subject, msg } = JSON.parse(line) as Record<string, unknown>
+    const words = [kind, code, subject, msg].filter((word) => typeof word === 'string').join(': ')
+    return (words === '' ? line : words).split('\n', 1)[0]!.slice(0, LONGEST_WORDS)
+  } catch {
+    return line.slice(0, LONGEST_WORDS)
   }
 }

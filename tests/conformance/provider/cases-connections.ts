@@ -277,6 +277,31 @@ export const connectionCases: ProviderCase[] = [
     },
   },
   {
+    number: 165,
+    name: 'memory that is deregistered in the middle of a segment gets no more of it',
+    run: (t, factory) => {
+      for (const length of [600, 5000, 200_000]) {
+        withRig(factory, (rig) => {
+          const peer = madeUpAddress()
+          const a = waitingFor(rig, peer)
+          const { stream } = goodStream(a, peer, [length])
+          const raw = new RawPeer(rig, a.address)
+          t.true(raw.greet(peer, a.address))
+          const half = 32 + Math.floor(length / 2)
+          raw.say(stream.subarray(0, half))
+          rig.settle()
+          t.is(a.bytes[half - 33], (firstSequence(peer.packetSequence) + half - 33) & 0xff, 'half of it is there')
+          rig.control<true>((done) => a.device.deregisterMemory(a.memory, done))
+          raw.say(stream.subarray(half))
+          rig.settle()
+          t.true(a.slice(half - 32, length - half + 32).every((byte) => byte === 0))
+          t.is(a.state, 'error')
+          raw.close()
+        })
+      }
+    },
+  },
+  {
     number: 162,
     name: 'numbering goes on over the wrap of 32 bits and over the sign',
     run: (t, factory) => {

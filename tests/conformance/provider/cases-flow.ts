@@ -8,26 +8,27 @@ export const flowCases: ProviderCase[] = [
     name: 'a message without a receive waits and is counted; what is behind it waits too; nothing is lost or doubled',
     run: (t, factory) =>
       withRig(factory, (rig) => {
-        for (const length of [8, 5000, 600_000]) {
-          const [a, b] = rig.pair()
+        const at = { receive: 8 << 20, last: 12 << 20, write: 16 << 20, read: 24 << 20 }
+        for (const length of [8, 5000, 600_000, 3_500_000]) {
+          const [a, b] = rig.pair({ memoryByteLength: 32 << 20 })
           a.fill(0, length, length)
-          a.write(1, { length: 8, to: 2 << 20 })
+          a.write(1, { length: 8, to: 4 << 20 })
           a.send(2, { length })
-          a.write(3, { length, to: 4 << 20 })
-          a.read(4, { at: 1 << 20, length, to: 4 << 20 })
+          a.write(3, { length, to: at.write })
+          a.read(4, { at: at.read, length, to: at.write })
           a.send(5, { length: 8 })
           rig.until(() => a.done(1))
           rig.pass(20)
           t.deepEqual(a.ids, [1])
           t.true(b.device.counters.receiverNotReady > 0)
-          b.receive(10, { at: 2 << 20, length })
-          b.receive(11, { at: 3 << 20, length: 8 })
+          b.receive(10, { at: at.receive, length })
+          b.receive(11, { at: at.last, length: 8 })
           rig.pass(10)
-          rig.until(() => a.done(5) && b.done(2))
+          rig.until(() => a.done(5) && b.done(2), `${length} bytes`)
           t.deepEqual(a.ids, [1, 2, 3, 4, 5])
           t.deepEqual(b.ids, [10, 11])
-          t.true(isSame(b.slice(2 << 20, length), a.slice(0, length)))
-          t.true(isSame(a.slice(1 << 20, length), a.slice(0, length)))
+          t.true(isSame(b.slice(at.receive, length), a.slice(0, length)))
+          t.true(isSame(a.slice(at.read, length), a.slice(0, length)))
         }
       }),
   },
@@ -203,6 +204,22 @@ export const flowCases: ProviderCase[] = [
           return pairs.every(([a]) => a.done(33))
         })
         t.true(slowest > 1, 'nobody was left out until another had finished')
+      }),
+  },
+  {
+    number: 127,
+    name: 'a message that takes longer than the timeout is not given up while its bytes go out',
+    run: (t, factory) =>
+      withRig(factory, (rig) => {
+        const length = 48 << 20
+        const [a] = rig.pair({ memoryByteLength: length, attributes: { timeoutExponent: 12, retryCount: 0 } })
+        a.write(0, { length: 8 })
+        rig.until(() => a.done(1))
+        a.write(1, { length })
+        a.read(2, { length })
+        rig.pass(200)
+        rig.until(() => a.done(3))
+        t.deepEqual(a.statuses, ['success', 'success', 'success'])
       }),
   },
 ]

@@ -247,15 +247,13 @@ export const stateCases: ProviderCase[] = [
         rig.until(() => a.done(1))
         for (let round = 1; round < 20; round++) {
           a.write(round, { length: 8 })
-          for (let turn = 0; turn < 50; turn++) {
-            a.device.progress(rig.nowMs)
-            b.device.prepareSleep()
-          }
-          rig.until(() => {
+          // Nobody else turns: what the peer owes leaves in its preparation to sleep or not at all.
+          for (let turn = 0; turn < 20_000 && !a.done(round + 1); turn++) {
             a.device.progress(rig.nowMs)
             a.collect()
-            return a.done(round + 1)
-          })
+            if (round % 2 === 0) b.device.progress(rig.nowMs)
+            b.device.prepareSleep()
+          }
         }
         t.is(a.completions.length, 20)
       }),
@@ -299,20 +297,21 @@ export const stateCases: ProviderCase[] = [
     name: 'an answer that has arrived counts, however late somebody looks at it',
     run: (t, factory) =>
       withRig(factory, (rig) => {
-        const [a, b] = rig.pair({ attributes: { timeoutExponent: 12, retryCount: 1 } })
-        a.write(0, { length: 8 })
-        rig.until(() => a.done(1))
-        for (let round = 1; round < 10; round++) {
+        const quiet = rig.pair({ attributes: { timeoutExponent: 12, retryCount: 1 } })
+        const busy = rig.anotherPair(quiet, { attributes: { timeoutExponent: 20 } })
+        const [a, b] = quiet
+        for (let round = 0; round < 12; round++) {
+          rig.until(() => a.done(round))
+          rig.settle()
           a.write(round, { length: 8 })
           a.device.progress(rig.nowMs)
-          for (let turn = 0; turn < 2000; turn++) {
-            b.device.progress(rig.nowMs)
-            b.device.prepareSleep()
-          }
-          rig.pass(0)
-          a.device.progress(rig.nowMs + round * 10_000)
-          rig.until(() => a.done(round + 1))
+          busy[0].write(round, { length: 8 })
+          rig.until(() => busy[0].done(round + 1))
+          for (let turn = 0; turn < 200; turn++) b.device.progress(rig.nowMs)
+          b.device.prepareSleep()
+          a.device.progress(rig.nowMs + (round + 1) * 10_000)
         }
+        rig.until(() => a.done(12))
         t.true(a.statuses.every((status) => status === 'success'))
       }),
   },

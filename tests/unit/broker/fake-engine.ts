@@ -57,7 +57,7 @@ export class FakeEngine implements Engine {
       this.#end = resolve
     })
     this.#nodeFile = Mapping.at(options.nodeFile.address, options.nodeFile.byteLength)
-    this.#beat = setInterval(() => this.#turn(), 100)
+    this.#beat = setInterval(() => this.turn(), 100)
     this.#beat.unref()
   }
 
@@ -121,7 +121,8 @@ export class FakeEngine implements Engine {
     },
   }
 
-  #turn(): void {
+  /** As often as a test likes; a real engine turns all the time. */
+  turn(): void {
     const index = nodeFileGeometry.countersOffset / 8 + counterIndex['engine-turns']
     if (!this.#stalled) this.#nodeFile.memory.f64[index] = (this.#nodeFile.memory.f64[index] ?? 0) + 1
   }

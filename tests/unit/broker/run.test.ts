@@ -31,14 +31,14 @@ test.serial('a broker that stops in order leaves nothing', async (t) => {
   await until(() => gone().length === 0, { timeoutMs: 5000, what: `the end of ${gone().join(' ')}` })
 })
 
-test('a directory that was there before stays', async (t) => {
+test.serial('a directory that was there before stays', async (t) => {
   const directory = temporaryDirectory(t)
   const { broker } = await startTestBroker(t, { runtimeDirectory: directory })
   await broker.stop()
   t.deepEqual(readdirSync(directory), [])
 })
 
-test('a second start is refused and names the first, by either lock', async (t) => {
+test.serial('a second start is refused and names the first, by either lock', async (t) => {
   const { directory } = await startTestBroker(t)
   for (const withoutFriendlyLock of [false, true]) {
     if (withoutFriendlyLock) rmSync(`${directory}/broker.lock`, { recursive: true })
@@ -50,7 +50,7 @@ test('a second start is refused and names the first, by either lock', async (t) 
   await t.notThrowsAsync(attachedClient(t, directory))
 })
 
-test('directories that cannot serve are refused with the cure', async (t) => {
+test.serial('directories that cannot serve are refused with the cure', async (t) => {
   const parent = temporaryDirectory(t)
   const long = await failureOf(startTestBroker(t, { runtimeDirectory: `${parent}/${'x'.repeat(120)}` }))
   t.is(long.code, 'runtime-directory-unusable')
@@ -63,7 +63,7 @@ test('directories that cannot serve are refused with the cure', async (t) => {
   t.deepEqual(readdirSync(parent).sort(), ['file', 'open'])
 })
 
-test('options that make no sense are refused by name', async (t) => {
+test.serial('options that make no sense are refused by name', async (t) => {
   const wrong = { lanes: 0, port: 70_000, socketMode: 0o777, node: 'two words', idleReapMs: 0.5 }
   for (const [option, value] of Object.entries(wrong)) {
     const failure = await failureOf(startTestBroker(t, { [option]: value }))
@@ -72,7 +72,7 @@ test('options that make no sense are refused by name', async (t) => {
   }
 })
 
-test('after a kill the next broker adopts the file, and no number is issued twice', async (t) => {
+test.serial('after a kill the next broker adopts the file, and no number is issued twice', async (t) => {
   const directory = `${temporaryDirectory(t)}/run`
   const script = fileURLToPath(new URL('./fixtures/broker-process.ts', import.meta.url))
   const first = startProcess(t, process.execPath, ['--import=./broker/typescript.js', script, directory])
@@ -98,7 +98,7 @@ test('after a kill the next broker adopts the file, and no number is issued twic
   client.end()
 })
 
-test('a file of another node is written anew', async (t) => {
+test.serial('a file of another node is written anew', async (t) => {
   const directory = temporaryDirectory(t)
   const script = fileURLToPath(new URL('./fixtures/broker-process.ts', import.meta.url))
   const first = startProcess(t, process.execPath, ['--import=./broker/typescript.js', script, directory, 'gamma'])
@@ -111,7 +111,7 @@ test('a file of another node is written anew', async (t) => {
   t.not(readNodeFile(directory).header.nodeId, nodeId)
 })
 
-test('a draining broker tells its sessions and takes nothing new', async (t) => {
+test.serial('a draining broker tells its sessions and takes nothing new', async (t) => {
   const { broker, directory, engine } = await startTestBroker(t)
   const client = await attachedClient(t, directory)
   const queue = await createCompletionQueue(client)
@@ -124,7 +124,7 @@ test('a draining broker tells its sessions and takes nothing new', async (t) => 
   t.is(engine.called('drain').length, 1)
 })
 
-test('a stop ends sessions that are still there, with their verdicts', async (t) => {
+test.serial('a stop ends sessions that are still there, with their verdicts', async (t) => {
   const { broker, directory, engine } = await startTestBroker(t)
   const client = await attachedClient(t, directory)
   const { descriptors } = client.outcomes[0] ?? { descriptors: [] }
@@ -142,7 +142,7 @@ test('a stop ends sessions that are still there, with their verdicts', async (t)
   t.false(exists(directory))
 })
 
-test('numbers of members that do not leave are remembered after a stop', async (t) => {
+test.serial('numbers of members that do not leave are remembered after a stop', async (t) => {
   const directory = temporaryDirectory(t)
   const { broker } = await startTestBroker(t, { runtimeDirectory: directory })
   const client = await attachedClient(t, directory)
@@ -152,7 +152,7 @@ test('numbers of members that do not leave are remembered after a stop', async (
   client.end()
 })
 
-test('an engine that ends by itself ends the broker with its words', async (t) => {
+test.serial('an engine that ends by itself ends the broker with its words', async (t) => {
   const { broker, engine, directory } = await startTestBroker(t)
   engine.emit('failed', { code: 'internal-error', message: 'the device burns' })
   const failure = await t.throwsAsync(broker.whenStopped, { instanceOf: SharedVerbsError })
@@ -160,7 +160,7 @@ test('an engine that ends by itself ends the broker with its words', async (t) =
   t.false(exists(directory))
 })
 
-test('an engine that does not start leaves nothing', async (t) => {
+test.serial('an engine that does not start leaves nothing', async (t) => {
   const parent = temporaryDirectory(t)
   const startEngine = () => Promise.reject(new SharedVerbsError('provider-unavailable', 'no device'))
   const failure = await failureOf(startTestBroker(t, { runtimeDirectory: `${parent}/run`, startEngine }))
@@ -168,14 +168,14 @@ test('an engine that does not start leaves nothing', async (t) => {
   t.deepEqual(readdirSync(parent), [])
 })
 
-test('the heart beats in the file and in the page', async (t) => {
+test.serial('the heart beats in the file and in the page', async (t) => {
   const { directory } = await startTestBroker(t)
   const { header } = readNodeFile(directory)
   t.is(header.ready, 1)
   await until(() => readNodeFile(directory).header.heartbeat > header.heartbeat, { timeoutMs: 5000, what: 'a beat' })
 })
 
-test('no secret is logged', async (t) => {
+test.serial('no secret is logged', async (t) => {
   const { directory, log, broker } = await startTestBroker(t, { logLevel: 'trace', clusterKey: 'cluster-secret-value' })
   await attachedClient(t, directory, 'job', 'job-secret-value')
   await failureOf(new RawClient(t, directory).attach('job', 'wrong-secret-value'))

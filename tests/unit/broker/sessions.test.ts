@@ -21,7 +21,7 @@ async function segmentOf(client: RawClient, identity: { number: number; generati
   return Mapping.attach(duplicate(descriptor), { byteLength, writable: true })
 }
 
-test('detach removes everything, in the order of dependence', async (t) => {
+test.serial('detach removes everything, in the order of dependence', async (t) => {
   const { directory, engine } = await startTestBroker(t)
   const client = await attachedClient(t, directory)
   await createQueuePair(client)
@@ -32,7 +32,7 @@ test('detach removes everything, in the order of dependence', async (t) => {
   t.is((await failureOf(createCompletionQueue(client))).code, 'closed')
 })
 
-test('a session that hangs up is detached, and its number rests while its token is held', async (t) => {
+test.serial('a session that hangs up is detached, and its number rests while its token is held', async (t) => {
   const { directory, engine } = await startTestBroker(t)
   const client = await attachedClient(t, directory)
   await createQueuePair(client)
@@ -46,7 +46,7 @@ test('a session that hangs up is detached, and its number rests while its token 
   t.is(engine.called('remove-member').length, 1)
 })
 
-test('what others share outlives the session that made it', async (t) => {
+test.serial('what others share outlives the session that made it', async (t) => {
   const { directory, engine } = await startTestBroker(t)
   const maker = await attachedClient(t, directory)
   const friend = await attachedClient(t, directory)
@@ -62,7 +62,7 @@ test('what others share outlives the session that made it', async (t) => {
   t.is(engine.called('remove-completion-queue').length, 1)
 })
 
-test('a member whose token is gone no longer owns a lock', async (t) => {
+test.serial('a member whose token is gone no longer owns a lock', async (t) => {
   const { directory } = await startTestBroker(t)
   const maker = await attachedClient(t, directory)
   const friend = new RawClient(t, directory)
@@ -80,7 +80,7 @@ test('a member whose token is gone no longer owns a lock', async (t) => {
   segment.close()
 })
 
-test('a killed process is swept before its objects go, and its neighbour goes on', async (t) => {
+test.serial('a killed process is swept before its objects go, and its neighbour goes on', async (t) => {
   const { directory, engine } = await startTestBroker(t)
   const neighbour = await attachedClient(t, directory)
   const queuePair = await createQueuePair(neighbour)
@@ -102,7 +102,7 @@ test('a killed process is swept before its objects go, and its neighbour goes on
   segment.close()
 })
 
-test('what is made while its session leaves is removed again', async (t) => {
+test.serial('what is made while its session leaves is removed again', async (t) => {
   const { directory, engine } = await startTestBroker(t)
   const client = await attachedClient(t, directory)
   let release: () => void = () => {}
@@ -121,7 +121,7 @@ test('what is made while its session leaves is removed again', async (t) => {
   t.is(readNodeFile(directory).rows('completionQueues').length, 0)
 })
 
-test('a service has one listener in a job, and connections go to it', async (t) => {
+test.serial('a service has one listener in a job, and connections go to it', async (t) => {
   const { directory, engine } = await startTestBroker(t)
   const listener = await attachedClient(t, directory)
   const other = await attachedClient(t, directory)
@@ -143,7 +143,7 @@ test('a service has one listener in a job, and connections go to it', async (t) 
   await t.notThrowsAsync(other.ask('listen', { service: 'store', backlog: 1 }))
 })
 
-test('connections that wait for a listener are rejected when it leaves', async (t) => {
+test.serial('connections that wait for a listener are rejected when it leaves', async (t) => {
   const { directory, engine } = await startTestBroker(t)
   const listener = await attachedClient(t, directory)
   await listener.ask('listen', { service: 'store', backlog: 4 })
@@ -155,7 +155,7 @@ test('connections that wait for a listener are rejected when it leaves', async (
   t.is(engine.called('reject-connection')[0]?.connection, 9)
 })
 
-test('on this node a queue pair connects without a lane, once', async (t) => {
+test.serial('on this node a queue pair connects without a lane, once', async (t) => {
   const { directory, engine } = await startTestBroker(t)
   const client = await attachedClient(t, directory)
   const { number, generation } = await createQueuePair(client)

@@ -146,8 +146,8 @@ test('what is not plain cannot be sent', (t) => {
   const endless: unknown[] = []
   endless.push(endless)
   const values: readonly unknown[] = [
-    ...[new Date(0), /a/, new Uint8Array(3), new ArrayBuffer(3), { a: [new Date(0)] }, '\ud800', endless, Symbol('a')],
-    new Map([[1, 2]]),
+    ...[new Date(0), new Uint8Array(3), new ArrayBuffer(3), { a: [new Date(0)] }, '\ud800', endless, Symbol('a')],
+    ...[new Map([[1, 2]]), 2n ** 64n],
   ]
   for (const value of values) {
     t.is(
@@ -220,7 +220,7 @@ test('what decodes at all is plain: it can be sent again and is the same', (t) =
   const mutations = fc.tuple(bodiesOf(requests.attach.body), fc.nat(), fc.nat({ max: 255 }))
   fc.assert(
     fc.property(mutations, ([body, where, byte]) => {
-      const bytes = encodeRequest(1, 'attach', body).slice()
+      const bytes = Uint8Array.from(encodeRequest(1, 'attach', body))
       bytes[where % bytes.byteLength] = byte
       if (codeOf(() => decode(bytes)) !== 'none') return
       const value = decode(bytes)
@@ -258,7 +258,14 @@ test('envelopes that are none are malformed', (t) => {
   }
   const wrongForClients: readonly unknown[] = [
     ...[null, 1, {}, [], [2], [2, 1], [2, 1, {}, {}], [1, 1, {}], [5, 1, {}], ['2', 1, {}]],
-    ...[[2, noRequestId, {}], [2, 'a', {}], [3, -2, {}], [3, null, {}], [4, 1, {}], [4, 'no-such-event', {}]],
+    ...[
+      [2, noRequestId, {}],
+      [2, 'a', {}],
+      [3, -2, {}],
+      [3, null, {}],
+      [4, 1, {}],
+      [4, 'no-such-event', {}],
+    ],
     ...['__proto__', 'constructor', 'toString', 'hasOwnProperty', ''].map((name) => [4, name, {}]),
     [4, { toString: 1, valueOf: 2 }, {}],
     [{ toString: 1, valueOf: 2 }, 1, {}],

@@ -19,11 +19,11 @@ export const refusals: readonly string[] = ['malformed-message', 'message-too-la
 
 /** Copies of a message, each with one byte more, less or different. */
 export function* damaged(message: Uint8Array): Generator<Uint8Array> {
-  for (let length = 0; length < message.byteLength; length++) yield message.slice(0, length)
+  for (let length = 0; length < message.byteLength; length++) yield Uint8Array.from(message.subarray(0, length))
   yield joined(message, hex('00'))
   for (let at = 0; at < message.byteLength; at++) {
     for (const flip of [0x01, 0x10, 0x80, 0xff]) {
-      const copy = message.slice()
+      const copy = Uint8Array.from(message)
       copy[at]! ^= flip
       yield copy
     }

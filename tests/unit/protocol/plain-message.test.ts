@@ -62,7 +62,7 @@ test('a length beyond the message is refused where it stands', (t) => {
   }
   for (const head of ['da', 'dc', 'de']) t.not(plainMessageFault(hex(`${head} ffff 00`)), null)
   t.is(plainMessageFault(hex('d9 02 61')), 'a length beyond the message at byte 0')
-  for (const digits of ['', 'cb 00', 'd9', 'da 00', 'db 000000', '91', '81 a0']) {
+  for (const digits of ['', 'cb 00', 'd9', 'da 00', 'db 000000', '92 91 c0', '92 81 a0 c0']) {
     t.regex(plainMessageFault(hex(digits)) ?? '', /the message ends in the middle of a value/)
   }
 })

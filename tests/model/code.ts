@@ -1,0 +1,11 @@
+/** Everything that explorations run, as one entry: `load.ts` makes copies of it, as it is or with one thing wrong. */
+export { Attachment } from '../../client/attachment.js'
+export { CompletionQueue } from '../../client/completion-queue.js'
+export { CompletionBatch } from '../../client/completion.js'
+export { Poller } from '../../client/polling.js'
+export { QueuePairSegment } from '../../client/queue-pair-segment.js'
+export { EngineCompletionQueue } from '../../broker/engine/completion-queue.js'
+export { Doorbell } from '../../shm/doorbell.js'
+export { ownerMember, ownerWord, RobustLock, sweepLock } from '../../shm/robust-lock.js'
+export { generationOf, packState, postedToDone, SLOT_DONE, SLOT_FREE, SLOT_POSTED, stateOf } from '../../shm/slot-state.js'
+export { explored, explorerClock } from '../support/explorer-libc.js'

@@ -1,0 +1,3 @@
+import { loadExplored } from './load.js'
+const code = await loadExplored()
+console.log(Object.keys(code), code.explored)

@@ -1,0 +1,175 @@
+/**
+ * Where the segments of an explored node lie in its one memory, and the client's and broker's views of them. Everything is as small as
+ * the layouts allow: the queue pair has a few slots of one side, the completion ring two entries.
+ */
+import type { AttachmentParts } from '../../client/attachment.js'
+import type { QueuePairGrant, QueuePairSegment } from '../../client/queue-pair-segment.js'
+import { brokerPage } from '../../protocol/broker-page.js'
+import { completionQueueGeometry, completionQueueHeader, completionQueueMagic } from '../../protocol/completion-queue-segment.js'
+import {
+  queuePairGeometry,
+  queuePairHeader,
+  queuePairType,
+  receiveSlot,
+  sendSlot,
+} from '../../protocol/queue-pair-segment.js'
+import { abiVersion } from '../../protocol/version.js'
+import { activityLayout } from '../../shm/activity.js'
+import type { Mapping } from '../../shm/mapping.js'
+import { Memory } from '../../shm/memory.js'
+import { referenceRingLayout } from '../../shm/reference-ring.js'
+import type { Self } from '../support/explorer-actor.js'
+import { MEMBERS } from '../support/explorer-world.js'
+import type { Code } from './load.js'
+
+/** The only queue pair and the only completion queue. */
+export const NUMBER = 1
+const INLINE_BYTES = 64
+
+export interface Shape {
+  readonly sendSlots: number
+  readonly receiveSlots: number
+  /** A power of two, at least two. */
+  readonly completions: number
+}
+
+export class Segments {
+  readonly shape: Shape
+  readonly geometry: ReturnType<typeof queuePairGeometry>
+  readonly completionGeometry: ReturnType<typeof completionQueueGeometry>
+  readonly queuePair = 0
+  readonly completionQueue: number
+  readonly activity: number
+  readonly page: number
+  /** One bell a member; the engine's is member 0's. */
+  readonly bells: number
+  readonly words: number
+
+  constructor(shape: Shape) {
+    this.shape = shape
+    this.geometry = queuePairGeometry({ type: queuePairType.connected, inlineByteLength: INLINE_BYTES, ...shape })
+    this.completionGeometry = completionQueueGeometry(shape.completions)
+    this.completionQueue = lines(this.geometry.byteLength)
+    this.activity = this.completionQueue + lines(this.completionGeometry.byteLength)
+    this.page = this.activity + lines(activityLayout.byteLength)
+    this.bells = this.page + lines(brokerPage.byteLength)
+    this.words = this.bells + MEMBERS
+  }
+
+  sendSlot(slot: number): number {
+    return (this.geometry.sendSlotsOffset + slot * this.geometry.sendSlotByteLength) / 4
+  }
+
+  receiveSlot(slot: number): number {
+    return (this.geometry.receiveSlotsOffset + slot * receiveSlot.byteLength) / 4
+  }
+
+  get sendLock(): number {
+    return queuePairHeader.word.sendLock
+  }
+
+  get sendTail(): number {
+    return this.geometry.sendRingOffset / 4 + referenceRingLayout.word.tail
+  }
+
+  get sendHead(): number {
+    return this.geometry.sendRingOffset / 4 + referenceRingLayout.word.head
+  }
+
+  /** Entry of the send ring at a position. */
+  sendEntry(position: number): number {
+    const entries = (this.geometry.sendRingOffset + referenceRingLayout.byteLength) / 4
+    return entries + (position & (this.geometry.sendRingCapacity - 1))
+  }
+
+  get completionTail(): number {
+    return this.completionQueue + completionQueueHeader.word.tail
+  }
+
+  get completionHead(): number {
+    return this.completionQueue + completionQueueHeader.word.head
+  }
+
+  get completionEntries(): number {
+    return this.completionQueue + this.completionGeometry.entriesOffset / 4
+  }
+
+  /** Names for traces. */
+  nameOf(index: number): string {
+    for (let slot = 0; slot < this.shape.sendSlots; slot++) {
+      const at = index - this.sendSlot(slot)
+      if (at >= 0 && at < sendSlot.byteLength / 4) return `send slot ${slot}+${at}`
+    }
+    const known = new Map([
+      [this.sendLock, 'send lock'],
+      [this.sendTail, 'send tail'],
+      [this.sendHead, 'send head'],
+      [this.completionTail, 'completion tail'],
+      [this.completionHead, 'completion head'],
+    ])
+    if (known.has(index)) return known.get(index)!
+    if (index >= this.bells) return `bell ${index - this.bells}`
+    if (index >= this.page) return `page+${index - this.page}`
+    if (index >= this.activity) return `activity+${index - this.activity}`
+    if (index >= this.completionEntries) return `completion entry+${index - this.completionEntries}`
+    return index >= this.completionQueue ? `completion queue+${index - this.completionQueue}` : `queue pair+${index}`
+  }
+}
+
+const lines = (byteLength: number): number => Math.ceil(byteLength / 64) * 16
+
+/** What stands for a mapping: its words and plain memory are those of the explorer. */
+export function mappingAt(self: Self, base: number): Mapping {
+  return { words: self.words(base), memory: self.memory(base), closed: false, close: () => {} } as unknown as Mapping
+}
+
+export function grantOf({ shape }: Segments): QueuePairGrant {
+  return {
+    number: NUMBER,
+    generation: 1,
+    type: 'connected',
+    sendSlots: shape.sendSlots,
+    receiveSlots: shape.receiveSlots,
+    inlineByteLength: INLINE_BYTES,
+    sendCompletionQueue: NUMBER,
+    receiveCompletionQueue: NUMBER,
+    byteLength: 0,
+  } as unknown as QueuePairGrant
+}
+
+/** The real attachment of a member, over explored words. */
+export function attach(code: Code, segments: Segments, self: Self, bell = segments.bells + self.member) {
+  const parts = {
+    grant: { member: self.member, memberGeneration: 1, node: 'here' },
+    page: mappingAt(self, segments.page),
+    activity: mappingAt(self, segments.activity),
+    monitor: self.liveness,
+    doorbell: new code.Doorbell(bell),
+    engineDoorbell: new code.Doorbell(segments.bells),
+  }
+  return new code.Attachment(parts as unknown as AttachmentParts)
+}
+
+/** The segment as a client has mapped it; its constructor is private, because applications get it by attaching a descriptor. */
+export function openSegment(code: Code, segments: Segments, self: Self): QueuePairSegment {
+  const given = [mappingAt(self, segments.queuePair), grantOf(segments), segments.geometry, false]
+  return Reflect.construct(code.QueuePairSegment as unknown as new () => QueuePairSegment, given)
+}
+
+/** Identity words of the completion queue, which its clients check once when they map it. */
+const identity = new Memory(new ArrayBuffer(completionQueueHeader.byteLength))
+completionQueueHeader.write(identity, 0, { magic: completionQueueMagic, version: abiVersion, number: NUMBER, generation: 1 })
+
+/** The real completion queue of a client. */
+export function openCompletionQueue(
+  code: Code,
+  segments: Segments,
+  self: Self,
+  attachment: InstanceType<Code['Attachment']>,
+): InstanceType<Code['CompletionQueue']> {
+  const { capacity } = segments.completionGeometry
+  identity.u32[completionQueueHeader.word.capacity] = capacity
+  const mapping = { words: self.words(segments.completionQueue), memory: identity, byteLength: 1e9, close: () => {} }
+  code.explored.mapping = mapping
+  return new code.CompletionQueue(attachment, { number: NUMBER, generation: 1, capacity, byteLength: 0 }, 0)
+}
