@@ -140,7 +140,10 @@ class Broker implements RunningBroker {
     this.#beat()
     this.#clock.every(HEARTBEAT_MS, () => this.#beat())
     this.#nodeFile.publishReady()
-    this.#observer.note('broker-started', `epoch ${this.epoch}, provider ${ready.provider}, link ${this.#linkAddress()}`)
+    this.#observer.note(
+      'broker-started',
+      `epoch ${this.epoch}, provider ${ready.provider}, link ${this.#linkAddress()}`,
+    )
     notifyReady('READY=1')
   }
 
@@ -166,6 +169,8 @@ class Broker implements RunningBroker {
 
   /** A start that failed leaves as little behind as a stop. */
   async abandon(): Promise<void> {
+    // From here on an engine that ends is no news.
+    this.#stopping = Promise.resolve()
     this.#server?.close()
     await this.#step('closing links', this.#plane?.sharing.stop('start failed'))
     await this.#stopEngine()

@@ -1,6 +1,7 @@
 /** The first request of every session: who are you, and do we speak the same language? */
-import type { CheckedBody } from '../../protocol/control.js'
+
 import { brokerPageGeometry } from '../../protocol/broker-page.js'
+import type { CheckedBody } from '../../protocol/control.js'
 import { SharedVerbsError } from '../../protocol/errors.js'
 import { abiVersion, clientFingerprint } from '../../protocol/version.js'
 import type { SeqpacketConnection } from '../../shm/seqpacket.js'
@@ -58,8 +59,6 @@ function answerOf(plane: ControlPlane, session: Session): Answer<'attach'> {
   }
   const { job } = session
   const descriptors = (): readonly number[] | undefined =>
-    session.served
-      ? [page.mapping.fd, job.activity.fd, job.livenessDescriptor, session.doorbell, doorbell]
-      : undefined
+    session.served ? [page.mapping.fd, job.activity.fd, job.livenessDescriptor, session.doorbell, doorbell] : undefined
   return { result, descriptors }
 }

@@ -125,7 +125,8 @@ export class Connections {
         generation: queuePair.generation,
         lane: use.lane,
         peer: use.peer,
-        remote: 'service' in remote ? { service: remote.service } : { number: remote.number, generation: remote.generation },
+        remote:
+          'service' in remote ? { service: remote.service } : { number: remote.number, generation: remote.generation },
         timeoutMs: Math.max(0, deadlineMs - this.#options.clock.nowMs()),
       })
       this.#options.queuePairs.setConnection(queuePair, use)

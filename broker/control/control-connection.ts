@@ -67,10 +67,12 @@ export class ControlConnection {
       const message = name === 'attach' ? 'attach came twice' : `${name} came before attach; attach first`
       throw new SharedVerbsError('protocol-violation', message)
     }
-    if (this.#outstanding >= sessionBounds.outstandingRequests) return this.#refuseMore(id)
-    if (!this.#replies.begin(id)) return this.#repeat(id)
-    this.#outstanding++
-    void this.#answer(id, name, body).finally(() => this.#outstanding--)
+    if (this.#outstanding >= sessionBounds.outstandingRequests) this.#refuseMore(id)
+    else if (!this.#replies.begin(id)) this.#repeat(id)
+    else {
+      this.#outstanding++
+      void this.#answer(id, name, body).finally(() => this.#outstanding--)
+    }
   }
 
   async #answer(id: number, name: RequestName, body: unknown): Promise<void> {

@@ -84,7 +84,16 @@ export class ControlPlane {
     this.#relayEvents()
   }
 
-  #sharingOptions({ settings, clock, observer, nodeFile, page, doorbell, engine, ready }: ControlPlaneParts): SharingOptions {
+  #sharingOptions({
+    settings,
+    clock,
+    observer,
+    nodeFile,
+    page,
+    doorbell,
+    engine,
+    ready,
+  }: ControlPlaneParts): SharingOptions {
     const { provider } = ready
     const { nodeId, epoch } = nodeFile
     const { node, lanes, sharing, clusterKey, host, port, peers, peersFile, random, idleReapMs: idleMs } = settings

@@ -44,7 +44,10 @@ export class ControlServer {
 
   #accept(connection: SeqpacketConnection): void {
     const strangers = [...this.#connections].filter((known) => !known.attached).length
-    if (strangers >= sessionBounds.unattachedConnections) return connection.close()
+    if (strangers >= sessionBounds.unattachedConnections) {
+      connection.close()
+      return
+    }
     const accepted: ControlConnection = new ControlConnection(this.#plane, connection, () => {
       this.#connections.delete(accepted)
     })

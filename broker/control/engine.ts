@@ -10,10 +10,7 @@ import type {
 } from '../engine/commands.js'
 
 export interface Engine {
-  call<Name extends EngineCommandName>(
-    name: Name,
-    commandArguments: EngineArguments<Name>,
-  ): Promise<EngineAnswer<Name>>
+  call<Name extends EngineCommandName>(name: Name, commandArguments: EngineArguments<Name>): Promise<EngineAnswer<Name>>
   on<Name extends EngineEventName>(name: Name, listener: (body: EngineEvents[Name]) => void): unknown
   /** Resolves when the engine's thread has ended, for whatever reason. */
   readonly ended: Promise<void>

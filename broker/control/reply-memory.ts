@@ -2,8 +2,9 @@
  * The last replies of one connection, by request id: a client that repeats a request, because it does not know whether the first
  * was heard, gets the first answer again and nothing is done twice (crash-consistency W16). Bounded; the oldest goes first.
  */
-import { SharedVerbsError } from '../../protocol/errors.js'
+
 import { encodeFailure } from '../../protocol/codec.js'
+import { SharedVerbsError } from '../../protocol/errors.js'
 import { sessionBounds } from './limits.js'
 
 export interface Reply {

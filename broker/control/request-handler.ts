@@ -1,7 +1,7 @@
 /** How a request is answered: the shape that every handler has. */
 import type { CheckedBody, RequestName, RequestResult } from '../../protocol/control.js'
-import type { SharedObject } from '../sessions/shared-object.js'
 import type { Session } from '../sessions/session.js'
+import type { SharedObject } from '../sessions/shared-object.js'
 import type { ControlPlane } from './control-plane.js'
 
 export interface Answer<Name extends RequestName> {

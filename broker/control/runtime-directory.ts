@@ -28,12 +28,7 @@ const STALE_MS = 10_000
 const LOCK_TRIES = 10
 
 const unusable = (path: string, why: string, cure: string, cause?: unknown): SharedVerbsError =>
-  new SharedVerbsError(
-    'runtime-directory-unusable',
-    `runtime directory ${path} ${why}; ${cure}`,
-    { path },
-    cause,
-  )
+  new SharedVerbsError('runtime-directory-unusable', `runtime directory ${path} ${why}; ${cure}`, { path }, cause)
 
 const errnoOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? String(error)
 

@@ -96,8 +96,12 @@ export class Services {
 
   #requested(request: EngineEvents['connection-request']): void {
     const listener = this.#listeners.get(listenerKey(request.job, request.service))
-    if (!listener?.session.served) return this.#reject(request.connection, rejectReason.noListener)
-    if (listener.pending.size >= listener.backlog) return this.#reject(request.connection, rejectReason.busy)
+    if (!listener?.session.served) this.#reject(request.connection, rejectReason.noListener)
+    else if (listener.pending.size >= listener.backlog) this.#reject(request.connection, rejectReason.busy)
+    else this.#offer(request, listener)
+  }
+
+  #offer(request: EngineEvents['connection-request'], listener: Listener): void {
     const timer = this.#options.clock.after(ANSWER_TIMEOUT_MS, () => this.#expire(request.connection))
     this.#pending.set(request.connection, { listener, timer })
     listener.pending.add(request.connection)

@@ -16,6 +16,7 @@ import { EngineCompletionQueue } from './completion-queue.js'
 import { abandonConnect, acceptPending, beginConnect, sendReject } from './connection.js'
 import { drainReceives, drainSends } from './drain.js'
 import { type Engine, pathKey } from './engine.js'
+import { wrongLaneParameters } from './lane-parameters.js'
 import { connectLane, createLane, destroyLane } from './lanes.js'
 import { EngineQueuePair } from './queue-pair.js'
 import { Region } from './region.js'
@@ -162,21 +163,18 @@ export const handlers: Handlers = {
       fail('path-lost', `the lane to peer ${given.peer} is not up`)
     return new Promise((resolve, reject) => {
       const cookie = engine.nextCookie()
+      const late = `the peer of queue pair ${given.number} did not accept within ${given.timeoutMs} ms`
+      const patience = engine.timers.after(engine.nowMs, given.timeoutMs, () => {
+        if (engine.connects.get(queuePair)?.cookie === cookie) abandonConnect(engine, queuePair, 'timeout', late)
+      })
       beginConnect(engine, queuePair, lane ?? null, given.peer, given.remote, {
         queuePair,
         cookie,
-        settle: (failure, remote) =>
-          remote ? resolve(remote) : reject(errorOf(failureCode(failure), failure?.message ?? 'not connected')),
-      })
-      engine.timers.after(engine.nowMs, given.timeoutMs, () => {
-        if (engine.connects.get(queuePair)?.cookie === cookie) {
-          abandonConnect(
-            engine,
-            queuePair,
-            'timeout',
-            `the peer of queue pair ${given.number} did not accept within ${given.timeoutMs} ms`,
-          )
-        }
+        settle: (failure, remote) => {
+          engine.timers.cancel(patience)
+          if (remote) resolve(remote)
+          else reject(errorOf(failureCode(failure), failure?.message ?? 'not connected'))
+        },
       })
     })
   },
@@ -248,20 +246,18 @@ export const handlers: Handlers = {
   'remove-region': async (engine, { number, generation }) => {
     const region = engine.regions.get(number)
     if (!region || region.generation !== generation) return null
-    region.open = false
-    await new Promise<void>((resolve) => {
-      region.onIdle = resolve
-      revokeEverywhere(engine, region)
-      region.settle()
-    })
-    if (region.registered) await call<true>((done) => engine.device.deregisterMemory(region.registered!, done))
-    engine.regions.delete(region)
-    region.onDrop?.()
+    if (!region.removal) {
+      region.open = false
+      region.removal = removeRegion(engine, region)
+    }
+    await region.removal
     return null
   },
   'create-lane': (engine, given) => {
     if (!engine.jobs.has(given.job)) throw errorOf('no-such-object', `job ${given.job} is not known`)
     if (engine.lanes[given.lane]) throw errorOf('busy', `lane ${given.lane} exists`)
+    const wrong = wrongLaneParameters(given.parameters)
+    if (wrong) throw errorOf('invalid-argument', wrong)
     return createLane(engine, { ...given, parameters: { ...given.parameters } })
   },
   'connect-lane': async (engine, given) => {
@@ -308,6 +304,17 @@ function failureCode(failure: { code: string } | null): ErrorName {
   return failure && isErrorCode(failure.code) ? failure.code : 'connection-rejected'
 }
 
+async function removeRegion(engine: Engine, region: Region): Promise<void> {
+  await new Promise<void>((resolve) => {
+    region.onIdle = resolve
+    revokeEverywhere(engine, region)
+    region.settle()
+  })
+  if (region.registered) await call<true>((done) => engine.device.deregisterMemory(region.registered!, done))
+  engine.regions.delete(region)
+  region.onDrop?.()
+}
+
 function forgetQueuePair(engine: Engine, queuePair: EngineQueuePair): void {
   engine.queuePairs[queuePair.number] = undefined
   for (const flow of queuePair.everyFlow()) engine.dropFlow(flow)
@@ -318,7 +325,7 @@ function forgetQueuePair(engine: Engine, queuePair: EngineQueuePair): void {
 }
 
 /** Rings first, to the end: what a dead member committed was posted. Then what it only claimed is free again. */
-function sweepQueuePair(engine: Engine, queuePair: EngineQueuePair, member: number): number {
+export function sweepQueuePair(engine: Engine, queuePair: EngineQueuePair, member: number): number {
   for (let visit = 0; visit < 64 && drainSends(engine, queuePair, 4096); visit++);
   for (let visit = 0; visit < 64 && drainReceives(engine, queuePair, 4096); visit++);
   const { geometry, memory, words } = queuePair

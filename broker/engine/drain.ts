@@ -50,12 +50,7 @@ export function drainSends(engine: Engine, queuePair: EngineQueuePair, budget: n
     memory.i32[word + sendSlot.word.position] = (first + count) | 0
     // Not claimed any more: an entry that a predecessor had taken already, or a duplicate. Its slot is accounted for elsewhere.
     if (!claimedToQueued(words, word, generation)) continue
-    const request = queuePair.sendRequest(slot)
-    request.begin()
-    request.generation = generation
-    request.sequence = (first + count + 1) | 0
-    copySend(engine, queuePair, request, word)
-    engine.pending.push(request)
+    engine.pending.push(recordSend(engine, queuePair, slot, generation, (first + count) | 0))
   }
   ring.advance(count)
   // Only now, after the head was stored, may any of these be executed or freed.
@@ -68,6 +63,22 @@ export function drainSends(engine: Engine, queuePair: EngineQueuePair, budget: n
 function corrupted(engine: Engine, queuePair: EngineQueuePair, what: string): false {
   engine.corrupt(queuePair, `${what} is not what a client can have left`)
   return false
+}
+
+/** The engine's record of a send slot that was taken, by it or by a predecessor. */
+export function recordSend(
+  engine: Engine,
+  queuePair: EngineQueuePair,
+  slot: number,
+  generation: number,
+  position: number,
+): SendRequest {
+  const request = queuePair.sendRequest(slot)
+  request.begin()
+  request.generation = generation
+  request.sequence = (position + 1) | 0
+  copySend(engine, queuePair, request, queuePair.sendSlotWord(slot))
+  return request
 }
 
 /** Copies the client's words once; the checks below look only at the copy. */
@@ -152,7 +163,7 @@ function copyEntries(
 }
 
 /** Puts a checked request into its flow, or tells at once why not. */
-function admit(engine: Engine, queuePair: EngineQueuePair, request: SendRequest): void {
+export function admit(engine: Engine, queuePair: EngineQueuePair, request: SendRequest): void {
   if (queuePair.ending) {
     const ending = knownFlow(queuePair, request)
     request.stage = requestStage.finished
@@ -194,12 +205,7 @@ export function drainReceives(engine: Engine, queuePair: EngineQueuePair, budget
     memory.i32[word + receiveSlot.word.position] = (first + count) | 0
     if (!claimedToQueued(words, word, generation)) continue
     queuedToPosted(words, word, generation)
-    const receive = queuePair.receiveRequest(slot)
-    receive.begin()
-    receive.generation = generation
-    receive.position = (first + count) | 0
-    copyReceive(engine, queuePair, receive, word)
-    queuePair.receives.push(receive)
+    queuePair.receives.push(recordReceive(engine, queuePair, slot, generation, (first + count) | 0))
     taken++
   }
   ring.advance(count)
@@ -207,6 +213,22 @@ export function drainReceives(engine: Engine, queuePair: EngineQueuePair, budget
   if (queuePair.ending) flushReceives(engine, queuePair)
   else if (taken > 0) receivesPosted(engine, queuePair)
   return broken ? corrupted(engine, queuePair, 'an entry of the receive ring') : pending > count
+}
+
+/** As `recordSend`. */
+export function recordReceive(
+  engine: Engine,
+  queuePair: EngineQueuePair,
+  slot: number,
+  generation: number,
+  position: number,
+): ReceiveRequest {
+  const receive = queuePair.receiveRequest(slot)
+  receive.begin()
+  receive.generation = generation
+  receive.position = position
+  copyReceive(engine, queuePair, receive, queuePair.receiveSlotWord(slot))
+  return receive
 }
 
 function copyReceive(engine: Engine, queuePair: EngineQueuePair, receive: ReceiveRequest, word: number): void {

@@ -11,7 +11,7 @@ import { counterIndex, counterNames, nodeFileGeometry } from '../../protocol/nod
 import { type Status, status } from '../../protocol/statuses.js'
 import { connectByService, messageType, rejectReason } from '../../protocol/wire.js'
 import { anyActive, collectActive } from '../../shm/activity.js'
-import { eventfdSignal } from '../../shm/libc.js'
+import { clock, eventfdSignal } from '../../shm/libc.js'
 import type { Mapping } from '../../shm/mapping.js'
 import { CompletionBatch, type Device } from '../provider/provider.js'
 import { postBulk } from './bulk.js'
@@ -80,7 +80,8 @@ export class Engine {
   readonly pending: SendRequest[] = []
   readonly completions = new CompletionBatch(POLL_BATCH)
 
-  nowMs = 0
+  /** The turn's clock; commands between turns, also before the first one, count from it. */
+  nowMs = clock.nowMs()
   turns = 0
   messagesStarted = 0
   /** Draining: rings are not looked at any more. */

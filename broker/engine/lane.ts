@@ -316,6 +316,12 @@ export class Lane {
     return (this.#ledgerTail - this.#ledgerHead) | 0
   }
 
+  /** Positions of an empty ledger go on from here; they run freely through 32 bits. */
+  startLedgerAt(position: number): void {
+    this.#ledgerHead = position | 0
+    this.#ledgerTail = position | 0
+  }
+
   /** Payload that one message can carry at most. */
   get payloadCapacity(): number {
     return this.frameByteLength - LANE_HEADER_BYTES - ROUTE_HEADER_BYTES

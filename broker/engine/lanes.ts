@@ -46,10 +46,11 @@ export async function createLane(
   const address = mapAnonymous(sizes.byteLength)
   const depth = sizes.sendDepth + of.parameters.bounceCount
   let registered: RegisteredMemory | null = null
+  let poolIndex = -1
   try {
     const rights = { localWrite: true, remoteRead: false, remoteWrite: false }
     registered = await call<RegisteredMemory>((done) => device.registerMemory(domain, address, sizes.byteLength, rights, done))
-    const poolIndex = await takePool(engine, depth)
+    poolIndex = await takePool(engine, depth)
     const { queue } = engine.pools[poolIndex]!
     const limits = { sendDepth: sizes.sendDepth, receiveDepth: of.parameters.bounceCount, scatterGather: 1, inlineByteLength: 0 }
     const queuePair = await call<ProviderQueuePair>((done) => device.createQueuePair(domain, queue, queue, limits, done))
@@ -61,6 +62,7 @@ export async function createLane(
     postBounceBuffers(device, lane)
     return device.addressOf(queuePair)
   } catch (failure) {
+    if (poolIndex >= 0) engine.pools[poolIndex]!.used -= depth
     if (registered) await call<true>((done) => device.deregisterMemory(registered!, done)).catch(() => {})
     munmap(address, sizes.byteLength)
     throw failure
@@ -116,6 +118,10 @@ export async function connectLane(
   const up = new Promise<void>((resolve, reject) => {
     lane.onUp = (failure) => (failure === null ? resolve() : reject({ code: 'unreachable', message: failure } satisfies ProviderFailure))
   })
+  // The lane may be lost while the provider is still asked: nobody waits for the probe then.
+  up.catch(() => {})
+  // The lane may fail while a state change below is awaited, which then fails by itself: nobody would hear this rejection.
+  up.catch(() => undefined)
   // The peer's probe may arrive as soon as the provider is ready, before this function goes on.
   lane.state = 'opening'
   lane.group.lanes.add(lane)
@@ -123,12 +129,12 @@ export async function connectLane(
   await call<true>((done) => device.toReadyToSend(lane.queuePair, attributes, done))
   if (initiator) lane.probeDue = true
   engine.markBusy(lane)
-  engine.timers.after(engine.nowMs, timeoutMs, () => {
+  const patience = engine.timers.after(engine.nowMs, timeoutMs, () => {
     if (lane.state !== 'opening') return
     lane.onUp?.(`no probe came back from ${lane.peerNode} within ${timeoutMs} ms`)
     lane.onUp = null
   })
-  await up
+  await up.finally(() => engine.timers.cancel(patience))
 }
 
 /** Takes the provider's completions: retires what was sent, handles frames, gives bounce buffers back. */

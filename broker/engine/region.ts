@@ -25,6 +25,8 @@ export class Region {
   uses = 0
   /** Peers that hold its device key, each with the lane that told it last; each must acknowledge the revocation. */
   readonly resolvers = new Map<LaneGroup, Lane>()
+  /** Settles when it is gone; null while it is open. */
+  removal: Promise<void> | null = null
   /** Called when the last use ended after the region was closed. */
   onIdle: (() => void) | null = null
   /** Drops the views of its pages, after it was deregistered. */

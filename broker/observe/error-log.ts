@@ -18,7 +18,8 @@ export class ErrorLog {
     this.#wallTimeMs = wallTimeMs
   }
 
-  observe(code: string, subject: string, message: string): void {
+  /** Returns how often this error was seen, this time included. */
+  observe(code: string, subject: string, message: string): number {
     const key = `${code} ${subject}`
     const known = this.#rows.get(key)
     const nowMs = this.#wallTimeMs()
@@ -26,11 +27,13 @@ export class ErrorLog {
       const row = this.#table.reserve() ?? this.#giveUpQuietest()
       this.#rows.set(key, row)
       this.#table.fill(row, { state: 1, count: 1, firstTimeMs: nowMs, lastTimeMs: nowMs, code, message })
-      return
+      return 1
     }
     this.#rows.delete(key)
     this.#rows.set(key, known)
-    this.#table.write(known, { count: this.#table.read(known).count + 1, lastTimeMs: nowMs, message })
+    const count = this.#table.read(known).count + 1
+    this.#table.write(known, { count, lastTimeMs: nowMs, message })
+    return count
   }
 
   #giveUpQuietest(): number {

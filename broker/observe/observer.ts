@@ -28,13 +28,17 @@ export class Observer {
     this.log.info({ kind }, message)
   }
 
-  /** Something that should not be. `subject` is who or what it was about, so that different subjects stay apart. */
+  /**
+   * Something that should not be. `subject` is who or what it was about, so that different subjects stay apart. It is logged when it
+   * is seen for the first, second, fourth, eighth … time: whoever can cause it must not be able to fill a disk.
+   */
   report(error: unknown, subject: string): void {
     const known = error instanceof SharedVerbsError
     const code = known ? error.code : 'internal-error'
     const message = error instanceof Error ? error.message : String(error)
-    this.#errors.observe(code, subject, `${subject}: ${message}`)
-    if (known) this.log.warn({ code, subject }, message)
-    else this.log.error({ code, subject, stack: error instanceof Error ? error.stack : undefined }, message)
+    const count = this.#errors.observe(code, subject, `${subject}: ${message}`)
+    if ((count & (count - 1)) !== 0) return
+    if (known) this.log.warn({ code, subject, count }, message)
+    else this.log.error({ code, subject, count, stack: error instanceof Error ? error.stack : undefined }, message)
   }
 }

@@ -7,8 +7,8 @@
  */
 import { type ErrorCode, isErrorCode } from '../../protocol/error-codes.js'
 import { SharedVerbsError } from '../../protocol/errors.js'
-import type { LinkMessageBody } from '../../protocol/link.js'
 import { limits } from '../../protocol/limits.js'
+import type { LinkMessageBody } from '../../protocol/link.js'
 import type { Job, JobIdentity } from '../sessions/job.js'
 import type { Handshake } from './handshake.js'
 import { domainProof, sameProof } from './link-security.js'
@@ -84,11 +84,13 @@ export class Domains {
     const job = find({ name, userId })
     if (!job || job.sessions.length === 0) {
       this.#remember(identityKey({ name, userId }))
-      return this.#refuse({ name, userId }, 'no-such-object', `no member of job ${name} has attached here yet`)
+      this.#refuse({ name, userId }, 'no-such-object', `no member of job ${name} has attached here yet`)
+      return
     }
     const nonces = { prover: link.yours.nonce, verifier: link.mine.nonce }
     if (!sameProof(domainProof(job.proofKey, nonces, job), proof)) {
-      return this.#refuse(job, 'wrong-job-key', `job ${name} has another key there`)
+      this.#refuse(job, 'wrong-job-key', `job ${name} has another key there`)
+      return
     }
     const domain = this.#domain(job)
     domain.proven = true

@@ -11,7 +11,7 @@
 import { SharedVerbsError } from '../../protocol/errors.js'
 import type { LinkMessage } from '../../protocol/link.js'
 import type { Clock, Timer } from '../control/clock.js'
-import { findMismatch, type Hello, makeHello, type LinkIdentity, type Refusal, refusalError } from './hello.js'
+import { findMismatch, type Hello, type LinkIdentity, makeHello, type Refusal, refusalError } from './hello.js'
 import type { LinkConnection } from './link-connection.js'
 import { createNonce, linkProof, sameProof } from './link-security.js'
 
@@ -99,19 +99,26 @@ export class Handshake {
   }
 
   #receive(message: LinkMessage): void {
-    if (this.#stage === 'established') return this.#options.onMessage(message)
     if (this.#stage === 'over') return
-    if (message.name === 'refused') return this.#refused(message.body)
-    if (message.name === 'goodbye') return this.#fail(null)
-    if (message.name === 'hello' && this.#stage === 'hello') return this.#hello(message.body)
-    if (message.name === 'welcome' && this.#stage === 'welcome') return this.#welcome(message.body.proof)
-    this.#fail(new SharedVerbsError('protocol-violation', `${message.name} came in the middle of a handshake`))
+    if (this.#stage === 'established') this.#options.onMessage(message)
+    else if (message.name === 'refused') this.#refused(message.body)
+    else if (message.name === 'goodbye') this.#fail(null)
+    else if (message.name === 'hello' && this.#stage === 'hello') this.#hello(message.body)
+    else if (message.name === 'welcome' && this.#stage === 'welcome') this.#welcome(message.body.proof)
+    else this.#violated(message.name)
+  }
+
+  #violated(name: string): void {
+    this.#fail(new SharedVerbsError('protocol-violation', `${name} came in the middle of a handshake`))
   }
 
   #hello(hello: Hello): void {
     this.#yours = hello
     const refusal = findMismatch(this.mine, hello, this.#options.expected) ?? this.#options.onHello(hello)
-    if (refusal) return this.#refuse(refusal)
+    if (refusal) {
+      this.#refuse(refusal)
+      return
+    }
     this.#stage = 'welcome'
     if (this.decides) return
     void this.#options.fence(hello).then(() => {
@@ -123,11 +130,11 @@ export class Handshake {
     const nonces = { prover: this.yours.nonce, verifier: this.mine.nonce }
     const expected = linkProof(this.#options.clusterKey, nonces, this.yours.nodeId)
     if (!sameProof(expected, proof)) {
-      return this.#refuse({ code: 'wrong-cluster-key', field: 'proof', mine: 'another key', yours: 'another key' })
-    }
-    if (!this.decides) return this.#establish()
-    this.#stage = 'deciding'
-    this.#options.onDecision()
+      this.#refuse({ code: 'wrong-cluster-key', field: 'proof', mine: 'another key', yours: 'another key' })
+    } else if (this.decides) {
+      this.#stage = 'deciding'
+      this.#options.onDecision()
+    } else this.#establish()
   }
 
   #sendWelcome(): void {

@@ -4,7 +4,13 @@
  */
 import type { TLSSocket } from 'node:tls'
 import { SharedVerbsError } from '../../protocol/errors.js'
-import { decodeLinkMessage, encodeLinkMessage, type LinkMessage, type LinkMessageBody, type LinkMessageName } from '../../protocol/link.js'
+import {
+  decodeLinkMessage,
+  encodeLinkMessage,
+  type LinkMessage,
+  type LinkMessageBody,
+  type LinkMessageName,
+} from '../../protocol/link.js'
 import { encodeFrame, FrameReader } from './frames.js'
 import { meansWrongKey } from './link-security.js'
 import { printAddress } from './peer-addresses.js'

@@ -23,8 +23,7 @@ export class LinkServer {
   private constructor(options: LinkServerOptions) {
     this.#options = options
     const key = preSharedKey(options.clusterKey)
-    const pskCallback = (_socket: TLSSocket, identity: string): Buffer | null =>
-      identity === pskIdentity ? key : null
+    const pskCallback = (_socket: TLSSocket, identity: string): Buffer | null => (identity === pskIdentity ? key : null)
     const settings = { ...tlsSettings, pskIdentityHint: pskIdentity, handshakeTimeout: HANDSHAKE_TIMEOUT_MS }
     this.#server = createServer({ ...settings, pskCallback }, (socket) => this.#accept(socket))
     this.#server.maxConnections = limits.peers * 2 + STRANGERS

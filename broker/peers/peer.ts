@@ -157,4 +157,6 @@ export class Peer {
   }
 }
 
-type SendArguments = { [Message in LinkMessage as Message['name']]: [Message['name'], Message['body']] }[LinkMessage['name']]
+type SendArguments = {
+  [Message in LinkMessage as Message['name']]: [Message['name'], Message['body']]
+}[LinkMessage['name']]

@@ -137,6 +137,7 @@ export class Peers {
     if (peer.wasConnected || peer.link || peer.held || this.#listener.isNeeded(peer)) return
     if (this.#byName.get(peer.node) !== peer) return
     this.#byName.delete(peer.node)
+    if (peer.dialled) this.#handshakes.delete(peer.dialled)
     peer.close()
     this.#options.nodeFile.peers.free(peer.row)
   }
@@ -327,23 +328,30 @@ export class Peers {
   #receive(peer: Peer, link: Link, message: LinkMessage): void {
     switch (message.name) {
       case 'domain-open':
-        return link.domains.asked(message.body)
+        link.domains.asked(message.body)
+        break
       case 'domain-opened':
-        return link.domains.opened(message.body)
+        link.domains.opened(message.body)
+        break
       case 'domain-refused':
-        return link.domains.refused(message.body)
+        link.domains.refused(message.body)
+        break
       case 'domain-closed':
-        return link.domains.closed(message.body)
+        link.domains.closed(message.body)
+        break
       case 'heartbeat':
-        return this.#heard(peer, message.body.engineTurns)
+        this.#heard(peer, message.body.engineTurns)
+        break
       case 'goodbye':
-        return this.#saidGoodbye(peer, message.body.reason)
+        this.#saidGoodbye(peer, message.body.reason)
+        break
       case 'hello':
       case 'welcome':
       case 'refused':
-        return this.#nonsense(peer, message.name)
+        this.#nonsense(peer, message.name)
+        break
       default:
-        return this.#listener.onMessage(peer, message)
+        this.#listener.onMessage(peer, message)
     }
   }
 
@@ -379,7 +387,10 @@ export class Peers {
     const verdict = judge(peer.heardMs, this.#options.clock.nowMs())
     if (verdict === 'suspect' && !peer.suspected) {
       peer.suspected = true
-      this.#options.observer.note('peer-suspected', `node ${peer.node} was not heard for ${heartbeatTimes.suspectMs} ms`)
+      this.#options.observer.note(
+        'peer-suspected',
+        `node ${peer.node} was not heard for ${heartbeatTimes.suspectMs} ms`,
+      )
     }
     if (verdict !== 'dead') return
     this.#options.observer.note('peer-dead', `node ${peer.node} was not heard for ${heartbeatTimes.deadMs} ms`)
@@ -393,7 +404,10 @@ export class Peers {
     peer.life = null
     link?.handshake.close()
     if (link) this.#listener.onLinkLost(peer)
-    peer.fence = Promise.all([peer.fence, this.#listener.onPeerLost(peer, reason)]).then(() => undefined)
+    peer.fence = Promise.all([peer.fence, this.#listener.onPeerLost(peer, reason)]).then(
+      () => undefined,
+      (error) => this.#options.observer.report(error, `the end of node ${peer.node}`),
+    )
     peer.failed(null)
   }
 

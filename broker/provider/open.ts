@@ -1,37 +1,73 @@
 /** The one place that knows which providers exist. */
 import type { Device, DeviceDescription, ProviderFailure } from './provider.js'
 import { openSoftDevice, type SoftDeviceOptions } from './soft-device.js'
+import { openVerbsDevice } from './verbs-device.js'
+import { type VerbsDeviceEntry, verbsDevices } from './verbs-inventory.js'
+import { libraryRefusal, verbsLibrary } from './verbs-library.js'
 
 export type ProviderKind = 'soft' | 'verbs'
 
 /** `auto` takes the best provider that has an active device. */
-export interface OpenDeviceOptions extends SoftDeviceOptions {
+export interface OpenDeviceOptions extends Omit<SoftDeviceOptions, 'name'> {
   readonly provider: ProviderKind | 'auto'
+  /** Default: the first device that can be used. */
+  readonly name?: string
 }
 
 export type OpenedDevice =
   | { readonly device: Device; readonly failure: null }
   | { readonly device: null; readonly failure: ProviderFailure }
 
+const SOFT_NAME = 'soft0'
+
 export function openDevice(options: OpenDeviceOptions): OpenedDevice {
-  const { provider } = options
-  if (provider === 'soft' || provider === 'auto') return openSoft(options)
-  return failed('not-supported', `opening device '${options.name}' of provider '${provider}': ${VERBS_IS_MISSING}`)
+  const { provider, name } = options
+  if (provider === 'soft') return openSoft(options)
+  const entries = verbsDevices().filter((entry) => name === undefined || entry.name === name)
+  if (provider === 'verbs') return openVerbs(entries[0], options)
+  const usable = entries.find(isUsable)
+  return usable === undefined ? openSoft(options) : openVerbs(usable, options)
 }
 
 /** Every device that could be opened here, the preferred one first. */
 export function listDevices(): readonly DeviceDescription[] {
-  return [{ provider: 'soft', name: 'soft0', active: true, detail: 'in software over TCP; needs no device' }]
+  const soft: DeviceDescription = {
+    provider: 'soft',
+    name: SOFT_NAME,
+    active: true,
+    detail: 'in software over TCP; needs no device',
+  }
+  return [...verbsDevices().map(describeVerbs), soft]
 }
 
-const VERBS_IS_MISSING = 'it comes with the libibverbs provider, which is not built into this version'
+/** A container may see devices of its host that it has no node for: those are not for this process. */
+function isUsable(entry: VerbsDeviceEntry): boolean {
+  return entry.isActive && entry.isAccessible && verbsLibrary() !== null
+}
 
-function openSoft(options: SoftDeviceOptions): OpenedDevice {
+function describeVerbs(entry: VerbsDeviceEntry): DeviceDescription {
+  const { name, port, linkLayer, node, isAccessible } = entry
+  const obstacle = isAccessible ? '' : node === null ? '; it has no node in /dev/infiniband' : `; no permission for ${node}`
+  return { provider: 'verbs', name, active: isUsable(entry), detail: `port ${port}, ${linkLayer}${obstacle}` }
+}
+
+function openVerbs(entry: VerbsDeviceEntry | undefined, { name, host }: OpenDeviceOptions): OpenedDevice {
+  const attempted = `opening ${name === undefined ? 'a device' : `device '${name}'`} of provider 'verbs'`
+  if (verbsLibrary() === null) return failed('not-supported', `${attempted}: ${libraryRefusal()}`)
+  if (entry === undefined) return failed('not-supported', `${attempted}: libibverbs is here, but no such RDMA device`)
+  if (entry.node === null) return failed('not-supported', `${attempted}: ${entry.name} has no node in /dev/infiniband`)
+  if (!entry.isAccessible) return failed('permission', `${attempted}: ${entry.node} may not be read and written`)
+  const opened = openVerbsDevice({ entry, host })
+  return 'code' in opened ? { device: null, failure: opened } : { device: opened, failure: null }
+}
+
+function openSoft(options: OpenDeviceOptions): OpenedDevice {
+  const { name = SOFT_NAME, host, port } = options
   try {
-    return { device: openSoftDevice(options), failure: null }
+    return { device: openSoftDevice({ ...options, name }), failure: null }
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
-    return failed('unreachable', `opening soft device '${options.name}' on ${options.host}:${options.port}: ${reason}`)
+    return failed('unreachable', `opening soft device '${name}' on ${host}:${port}: ${reason}`)
   }
 }
 

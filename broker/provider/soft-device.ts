@@ -28,12 +28,11 @@ import type {
 import { SoftCompletionQueue } from './soft-completion-queue.js'
 import { SoftContext, type SoftCounters } from './soft-context.js'
 import type { FaultHooks } from './soft-faults.js'
-import { type Greeting, isToken } from './soft-hello.js'
+import type { Greeting } from './soft-hello.js'
+import { addressProblem, attributesProblem, boundedLimits, excessOf, isCount } from './soft-limits.js'
 import { type HelloVerdict, SoftListener } from './soft-listener.js'
 import { type RandomBytes, SoftRegion } from './soft-memory.js'
 import { SoftQueuePair } from './soft-queue-pair.js'
-import { COPY_BYTES_MAX } from './soft-requester.js'
-import { MESSAGE_BYTES_MAX } from './soft-wire.js'
 
 export interface SoftDeviceOptions {
   readonly name: string
@@ -51,28 +50,6 @@ export interface SoftDeviceOptions {
 export interface SoftDevice extends Device {
   readonly kind: 'soft'
   readonly counters: SoftCounters
-}
-
-const defaultLimits: DeviceCapabilities = {
-  maxSendDepth: 4096,
-  maxReceiveDepth: 16_384,
-  maxScatterGather: 4,
-  maxInlineByteLength: 64,
-  maxCompletionQueueDepth: 65_536,
-  maxMessageByteLength: MESSAGE_BYTES_MAX,
-  maxReadsInitiated: 16,
-  maxReadsAccepted: 16,
-  preferredChunkByteLength: 256 * 1024,
-}
-
-/** Wishes that this implementation can keep. */
-function boundedLimits(wished: DeviceCapabilities): DeviceCapabilities {
-  return {
-    ...wished,
-    maxInlineByteLength: Math.min(wished.maxInlineByteLength, COPY_BYTES_MAX),
-    maxMessageByteLength: Math.min(wished.maxMessageByteLength, MESSAGE_BYTES_MAX),
-    maxScatterGather: Math.min(wished.maxScatterGather, 255),
-  }
 }
 
 /** Listens at once; throws only if the port cannot be had. */
@@ -109,7 +86,7 @@ class OpenedSoftDevice implements SoftDevice {
 
   constructor(options: SoftDeviceOptions) {
     this.name = options.name
-    this.capabilities = boundedLimits({ ...defaultLimits, ...options.limits })
+    this.capabilities = boundedLimits(options.limits ?? {})
     this.#host = options.host
     this.#poisonErrors = options.poisonErrors ?? false
     this.#context = new SoftContext(this.capabilities, options.random ?? randomBytes, options.faults ?? null)
@@ -258,7 +235,7 @@ class OpenedSoftDevice implements SoftDevice {
   ): void {
     const known = this.#inState(queuePair, 'init', done)
     if (known === null) return
-    const problem = problemOf(attributes, this.capabilities) ?? problemOfAddress(remote, known.address)
+    const problem = attributesProblem(attributes, this.capabilities) ?? addressProblem(remote, known.address)
     if (problem !== null) {
       fail(done, 'invalid', `moving queue pair ${known.number} to ready-to-receive: ${problem}`)
       return
@@ -271,7 +248,7 @@ class OpenedSoftDevice implements SoftDevice {
   toReadyToSend(queuePair: ProviderQueuePair, attributes: QueuePairAttributes, done: Done<true>): void {
     const known = this.#inState(queuePair, 'ready-to-receive', done)
     if (known === null) return
-    const problem = problemOf(attributes, this.capabilities)
+    const problem = attributesProblem(attributes, this.capabilities)
     if (problem !== null) {
       fail(done, 'invalid', `moving queue pair ${known.number} to ready-to-send: ${problem}`)
       return
@@ -491,43 +468,6 @@ function fail<Result>(done: Done<Result>, code: ProviderFailure['code'], message
 
 function failUnknown<Result>(done: Done<Result>, what: string, handle: number): void {
   fail(done, 'invalid', `there is no ${what} ${handle}`)
-}
-
-function isCount(value: number, most: number): boolean {
-  return Number.isInteger(value) && value >= 1 && value <= most
-}
-
-function isIndex(value: number, most: number): boolean {
-  return Number.isInteger(value) && value >= 0 && value <= most
-}
-
-/** Which wish goes beyond the device, or null. */
-function excessOf(limits: QueuePairLimits, most: DeviceCapabilities): string | null {
-  if (!isCount(limits.sendDepth, most.maxSendDepth)) return `send depth ${limits.sendDepth}`
-  if (!isCount(limits.receiveDepth, most.maxReceiveDepth)) return `receive depth ${limits.receiveDepth}`
-  if (!isCount(limits.scatterGather, most.maxScatterGather)) return `${limits.scatterGather} scatter/gather entries`
-  if (isIndex(limits.inlineByteLength, most.maxInlineByteLength)) return null
-  return `${limits.inlineByteLength} inline bytes`
-}
-
-function problemOf(attributes: QueuePairAttributes, most: DeviceCapabilities): string | null {
-  const { readsInitiated, readsAccepted, timeoutExponent, retryCount, rnrRetryCount, rnrTimerMs } = attributes
-  if (!isIndex(readsInitiated, most.maxReadsInitiated)) return `${readsInitiated} reads initiated`
-  if (!isIndex(readsAccepted, most.maxReadsAccepted)) return `${readsAccepted} reads accepted`
-  if (!isIndex(timeoutExponent, 31)) return `timeout exponent ${timeoutExponent}`
-  if (!isIndex(retryCount, 6)) return `retry count ${retryCount}`
-  if (!isIndex(rnrRetryCount, 7)) return `RNR retry count ${rnrRetryCount}`
-  return rnrTimerMs >= 0 && rnrTimerMs <= 1000 ? null : `RNR timer of ${rnrTimerMs} ms`
-}
-
-function problemOfAddress(remote: QueuePairAddress, local: QueuePairAddress): string | null {
-  const { host, port, token } = remote.path
-  if (!isIndex(remote.number, 0xffffff) || !isIndex(remote.packetSequence, 0xffffff)) return 'number out of range'
-  if (typeof host !== 'string' || !/^\d{1,3}(\.\d{1,3}){3}$/.test(host)) return `host '${host}' is no IPv4 address`
-  if (host.split('.').some((part) => Number(part) > 255)) return `host '${host}' is no IPv4 address`
-  if (typeof port !== 'number' || !isCount(port, 65_535)) return `port ${port}`
-  if (!isToken(token)) return 'its token is not 32 hexadecimal digits'
-  return token === local.path.token ? 'it cannot be connected to itself' : null
 }
 
 function hexadecimal(bytes: Uint8Array): string {

@@ -1,11 +1,12 @@
 /** Completion queues: rings that a client polls. */
-import { abiVersion } from '../../protocol/version.js'
+
 import {
   completionQueueGeometry,
   completionQueueHeader,
   completionQueueMagic,
 } from '../../protocol/completion-queue-segment.js'
 import { SharedVerbsError } from '../../protocol/errors.js'
+import { abiVersion } from '../../protocol/version.js'
 import { Mapping } from '../../shm/mapping.js'
 import { ObjectRegistry } from './object-registry.js'
 import { forgiveMissing, type ObjectServices, tableFull } from './object-services.js'

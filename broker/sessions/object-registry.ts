@@ -67,7 +67,9 @@ export abstract class ObjectRegistry<Kept extends SharedObject> {
   /** Ends all holds of a session that leaves. */
   async releaseAll(session: Session, discard: boolean): Promise<void> {
     const ended = this.all.filter((object) => object.isHeldBy(session) && object.drop(session, true))
-    await Promise.all(ended.filter((object) => this.isRemovable(object)).map((object) => this.removeOnce(object, discard)))
+    await Promise.all(
+      ended.filter((object) => this.isRemovable(object)).map((object) => this.removeOnce(object, discard)),
+    )
   }
 
   /** A new object, held by its maker; removed again at once if the maker left while it was made. */

@@ -2,8 +2,9 @@
  * One attached client process or worker thread. Its end has three independent facts, in any order: the socket closed (it is no longer
  * served), the process died or gave up its liveness token (its locks and slots may be swept), its objects are gone.
  */
-import type { EventBody, EventName } from '../../protocol/control.js'
+
 import { encodeEvent } from '../../protocol/codec.js'
+import type { EventBody, EventName } from '../../protocol/control.js'
 import { closeDescriptor, eventfdCreate, type PeerCredentials } from '../../shm/libc.js'
 import type { ProcessWatch } from '../../shm/liveness.js'
 import type { SeqpacketConnection } from '../../shm/seqpacket.js'

@@ -8,7 +8,7 @@
  * locks are left alone, until the kernel says that its token or its process is gone.
  */
 import { SharedVerbsError } from '../../protocol/errors.js'
-import { memberRow, memberState } from '../../protocol/node-file.js'
+import { type memberRow, memberState } from '../../protocol/node-file.js'
 import { type ProcessWatch, watchProcess, watchProcessDescriptor } from '../../shm/liveness.js'
 import type { SeqpacketConnection } from '../../shm/seqpacket.js'
 import type { Clock, Timer } from '../control/clock.js'

@@ -2,8 +2,9 @@
  * After the death of a member: no lock names it any more, nobody sleeps for a wake that died with it, and the slots it only claimed
  * are free. Death is what the kernel says (pidfd, or the liveness token is gone), never a closed socket. Every step may be repeated.
  */
-import { queuePairHeader } from '../../protocol/queue-pair-segment.js'
+
 import { SharedVerbsError } from '../../protocol/errors.js'
+import { queuePairHeader } from '../../protocol/queue-pair-segment.js'
 import { eventfdSignal } from '../../shm/libc.js'
 import { ownerWord, type SweepResult, sweepLock } from '../../shm/robust-lock.js'
 import type { ObjectServices } from './object-services.js'

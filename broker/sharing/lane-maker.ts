@@ -123,6 +123,7 @@ export class LaneMaker {
     lane.state = 'gone'
     this.#forget(lane)
     observer.count('shared-queue-pairs-reaped')
+    observer.note('lane-reaped', `lane ${lane.index} of job ${lane.set.job.name} to node ${lane.set.peer.node}`)
     return true
   }
 

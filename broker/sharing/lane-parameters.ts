@@ -10,7 +10,14 @@ export interface ParameterMismatch {
 /** Fields in which no smaller value helps. */
 const equalFields = ['providerKind', 'trafficClass'] as const
 /** Without one of these nothing can be sent. */
-const neededFields = ['readsInitiated', 'readsAccepted', 'bounceByteLength', 'bounceCount', 'chunkByteLength', 'mtu'] as const
+const neededFields = [
+  'readsInitiated',
+  'readsAccepted',
+  'bounceByteLength',
+  'bounceCount',
+  'chunkByteLength',
+  'mtu',
+] as const
 
 export function findParameterMismatch(mine: LaneParameters, yours: LaneParameters): ParameterMismatch | null {
   for (const field of equalFields) {

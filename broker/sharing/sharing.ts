@@ -7,8 +7,8 @@
 import { SharedVerbsError } from '../../protocol/errors.js'
 import type { LinkMessage, LinkMessageBody } from '../../protocol/link.js'
 import { toFailure } from '../control/failure.js'
-import { Peers, type PeersListener, type PeersOptions } from '../peers/peers.js'
 import type { Peer } from '../peers/peer.js'
+import { Peers, type PeersListener, type PeersOptions } from '../peers/peers.js'
 import type { Job } from '../sessions/job.js'
 import type { QueuePair } from '../sessions/queue-pair.js'
 import type { Lane } from './lane.js'
@@ -43,6 +43,8 @@ const finalCodes = new Set<string>([
   'no-memory',
   'protocol-violation',
   'wrong-job-key',
+  'invalid-argument',
+  'access-denied',
   'internal-error',
 ])
 const isFinal = (error: SharedVerbsError): boolean => finalCodes.has(error.code)
@@ -139,7 +141,7 @@ export class Sharing implements LaneKeeper, PeersListener {
     this.peers.jobEnded(job)
     const sets = [...this.#sets.values()].filter((set) => set.job === job)
     await Promise.all(sets.map((set) => this.#endSet(set, 'the job has ended')))
-    for (const set of sets) this.#sets.delete(setKey(set.job, set.peer, set.trafficClass))
+    for (const set of sets) this.#forget(set)
   }
 
   /** Says goodbye, destroys all lanes, ends all links. May be repeated. */
@@ -186,19 +188,26 @@ export class Sharing implements LaneKeeper, PeersListener {
   onMessage(peer: Peer, message: LinkMessage): void {
     switch (message.name) {
       case 'lane-want':
-        return this.#wanted(peer, message.body)
+        this.#wanted(peer, message.body)
+        break
       case 'lane-open':
-        return this.#offered(peer, message.body)
+        this.#offered(peer, message.body)
+        break
       case 'lane-opened':
-        return this.#find(peer, message.body)?.opened.resolve(message.body)
+        this.#find(peer, message.body)?.opened.resolve(message.body)
+        break
       case 'lane-refused':
-        return this.#refused(peer, message.body)
+        this.#refused(peer, message.body)
+        break
       case 'lane-failed':
-        return this.#failedThere(peer, message.body)
+        this.#failedThere(peer, message.body)
+        break
       case 'lane-reap':
-        return this.#askedToReap(peer, message.body)
+        this.#askedToReap(peer, message.body)
+        break
       case 'lane-reaped':
-        return this.#find(peer, message.body)?.reaped?.resolve(message.body.agreed)
+        this.#find(peer, message.body)?.reaped?.resolve(message.body.agreed)
+        break
       default:
       // lane-ready says nothing that the lane's own probe has not said.
     }
@@ -241,13 +250,14 @@ export class Sharing implements LaneKeeper, PeersListener {
       set.failed(toFailure(error), this.#options.clock.nowMs(), this.#options.random)
     }
     this.#reaper.watch(set)
-    if (set.empty) this.#sets.delete(setKey(set.job, set.peer, set.trafficClass))
+    if (set.empty) this.#forget(set)
   }
 
   /** One look of a waiting connect. */
   #look(set: LaneSet, request: PathRequest, since: { peer: number; set: number }): PathUse | undefined {
     if (this.#stopped) throw new SharedVerbsError('draining', `the broker stops; node ${request.node} is not sought`)
-    if (!request.isWanted()) throw new SharedVerbsError('closed', `the session left while node ${request.node} was sought`)
+    if (!request.isWanted())
+      throw new SharedVerbsError('closed', `the session left while node ${request.node} was sought`)
     throwIfFinal(set.peer.failure, since.peer)
     throwIfFinal(set.failure, since.set)
     const lastChance = this.#options.clock.nowMs() >= request.deadlineMs
@@ -261,8 +271,8 @@ export class Sharing implements LaneKeeper, PeersListener {
   #advance(set: LaneSet): void {
     const { peer, job } = set
     const { link } = peer
-    if (!link) return peer.pursue()
-    if (!link.domains.want(job) || set.reaping || set.isComplete(link.lanes)) return
+    if (!link) peer.pursue()
+    if (!link?.domains.want(job) || set.reaping || set.isComplete(link.lanes)) return
     const waitMs = set.notBeforeMs - this.#options.clock.nowMs()
     if (waitMs > 0) this.#retryLater(set, waitMs)
     else if (link.handshake.decides) this.#open(set)
@@ -367,7 +377,10 @@ export class Sharing implements LaneKeeper, PeersListener {
   #tellLost(lane: Lane, reason: string): void {
     const { peer } = lane.set
     const body = { ...lane.name, reason: reason.slice(0, 200) }
-    if (peer.link) return peer.send('lane-failed', body)
+    if (peer.link) {
+      peer.send('lane-failed', body)
+      return
+    }
     const untold = this.#untold.get(peer) ?? new Map<number, LinkMessageBody<'lane-failed'>>()
     untold.set(lane.shared, body)
     this.#untold.set(peer, untold)
@@ -427,6 +440,13 @@ export class Sharing implements LaneKeeper, PeersListener {
   #setOf(peer: Peer, { job: name, userId, trafficClass }: LaneBody): LaneSet | undefined {
     const job = this.#options.findJob({ name, userId })
     return job && this.#set(job, peer, trafficClass)
+  }
+
+  #forget(set: LaneSet): void {
+    set.cancelTimers()
+    const key = setKey(set.job, set.peer, set.trafficClass)
+    // A late word about a set that was forgotten must not take its successor along.
+    if (this.#sets.get(key) === set) this.#sets.delete(key)
   }
 
   #knownSet(peer: Peer, { job: name, userId, trafficClass }: LaneBody): LaneSet | undefined {

@@ -40,6 +40,7 @@ function pollScene(code: Code, { pollers, requests, slots, batch }: PollOptions)
   const stateWord = (slot: number): number => segments.sendSlot(slot) + sendSlot.word.state
   const requestIn = (slot: number): number => world.f64[segments.sendSlot(slot) / 2 + ID]! - 1
 
+  const freed = new Set(Array.from({ length: slots }, (_, slot) => stateWord(slot)))
   for (let slot = 0; slot < slots; slot++) {
     world.watches.set(stateWord(slot), (found, value) => {
       if (code.stateOf(found) !== code.SLOT_DONE || code.stateOf(value) !== code.SLOT_FREE) return
@@ -83,7 +84,7 @@ function pollScene(code: Code, { pollers, requests, slots, batch }: PollOptions)
 
   const serve: Operation = {
     name: 'serve',
-    looksAt: (index) => index === segments.completionHead || index % 1 === 0,
+    looksAt: (index) => index === segments.completionHead || freed.has(index),
     run(self) {
       const queue = new code.EngineCompletionQueue(
         { number: NUMBER, generation: 1, job: 1, capacity: 2 },
@@ -110,17 +111,26 @@ function pollScene(code: Code, { pollers, requests, slots, batch }: PollOptions)
   }
   void leftBehind
 
+  const rows = new code.CompletionBatch(batch)
+  const clients: InstanceType<Code['Attachment']>[] = []
+  const clientOf = (self: Self): InstanceType<Code['Attachment']> => {
+    const known = clients[self.member]
+    if (known) return known
+    const attachment = attach(code, segments, self)
+    attachment.segments.set(NUMBER, openSegment(code, segments, self))
+    clients[self.member] = attachment
+    return attachment
+  }
   const poll: Operation = {
     name: 'poll',
-    looksAt: (index) => index >= segments.completionQueue,
+    // A poll of an empty ring does nothing but look.
+    when: () => world.read(segments.completionHead) !== world.read(segments.completionTail),
     run(self) {
-      const attachment = attach(code, segments, self)
-      attachment.segments.set(NUMBER, openSegment(code, segments, self))
-      const poller = new code.Poller(attachment, mappingAt(self, segments.completionQueue), segments.completionGeometry)
-      const rows = new code.CompletionBatch(batch)
+      const poller = new code.Poller(clientOf(self), mappingAt(self, segments.completionQueue), segments.completionGeometry)
+      rows.count = 0
       poller.poll(rows, batch)
       for (let row = 0; row < rows.count; row++) self.note(() => deliver(self.member, rows.id[row]! - 1))
-      return rows.count === 0 ? REST : 0
+      return 0
     },
   }
   const deliver = (member: number, request: number): number => {

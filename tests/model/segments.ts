@@ -68,6 +68,10 @@ export class Segments {
     return queuePairHeader.word.sendLock
   }
 
+  get queuePairStateWord(): number {
+    return queuePairHeader.word.state
+  }
+
   get sendTail(): number {
     return this.geometry.sendRingOffset / 4 + referenceRingLayout.word.tail
   }
@@ -118,9 +122,18 @@ export class Segments {
 
 const lines = (byteLength: number): number => Math.ceil(byteLength / 64) * 16
 
+const mappings = new WeakMap<object, Mapping>()
+const close = (): void => {}
+
 /** What stands for a mapping: its words and plain memory are those of the explorer. */
 export function mappingAt(self: Self, base: number): Mapping {
-  return { words: self.words(base), memory: self.memory(base), closed: false, close: () => {} } as unknown as Mapping
+  const words = self.words(base)
+  let mapping = mappings.get(words)
+  if (mapping === undefined) {
+    mapping = { words, memory: self.memory(base), closed: false, close } as unknown as Mapping
+    mappings.set(words, mapping)
+  }
+  return mapping
 }
 
 export function grantOf({ shape }: Segments): QueuePairGrant {

@@ -8,7 +8,9 @@ import type { EngineAnswer, EngineArguments, EngineCommandName, EngineOptions } 
 import type { Engine } from '../../broker/engine/engine.js'
 import { Engine as EngineClass } from '../../broker/engine/engine.js'
 import { defaultLaneParameters } from '../../broker/engine/lane-parameters.js'
-import { openDevice } from '../../broker/provider/open.js'
+import type { DeviceCapabilities } from '../../broker/provider/provider.js'
+import { openSoftDevice } from '../../broker/provider/soft-device.js'
+import type { FaultHooks } from '../../broker/provider/soft-faults.js'
 import { brokerPageGeometry } from '../../protocol/broker-page.js'
 import {
   completionEntry,
@@ -76,8 +78,11 @@ export interface TestSend {
   readonly destination?: { node: number; number: number; generation: number }
 }
 
-const JOB = 1
+export const JOB = 1
 const MEMBER = 1
+const ARENA_BYTES = 1 << 22
+/** Rounds in which everybody sleeps before it counts as an end: bytes in a kernel's socket need a moment. */
+const STILL_ROUNDS = 20
 
 export class TestQueuePair {
   readonly number: number
@@ -129,6 +134,10 @@ export class TestQueuePair {
       markActive(this.node.activity.words, 0, activityBit(this.number, 0))
     }
     return count
+  }
+
+  slots(onSide: number): number {
+    return onSide === 0 ? this.geometry.sendSlots : this.geometry.receiveSlots
   }
 
   receive(...requests: { id: number; local: readonly Entry[] }[]): number {
@@ -196,7 +205,12 @@ export class TestCompletionQueue {
         memory,
         entriesOffset + (head & (this.capacity - 1)) * completionEntry.byteLength,
       )
-      const queuePair = this.node.queuePairs.get(referenceQueuePair(entry.reference))!
+      const queuePair = this.node.queuePairs.get(referenceQueuePair(entry.reference))
+      // Tests also scribble over rings: a reference to nothing is skipped, as the client does.
+      if (!queuePair || referenceSlot(entry.reference) >= queuePair.slots(referenceSide(entry.reference))) {
+        head = (head + 1) | 0
+        continue
+      }
       const found = readSlot(
         queuePair,
         referenceSide(entry.reference),
@@ -240,10 +254,22 @@ export class EngineNode {
   readonly queuePairs = new Map<number, TestQueuePair>()
   readonly doorbell = eventfdCreate()
   readonly #mappings: Mapping[] = []
+  readonly #peers: string[] = []
+  #arena: Mapping | null = null
+  #arenaUsed = 0
   #next = 1
   #idle = false
 
-  constructor(name: string, options: Partial<EngineOptions> = {}) {
+  /** Asleep as a broker is: it turns again only for what would wake it. */
+  #asleep = false
+  #wakeAtMs = 0
+
+  constructor(
+    name: string,
+    options: Partial<EngineOptions> = {},
+    faults?: FaultHooks,
+    limits?: Partial<DeviceCapabilities>,
+  ) {
     this.name = name
     const nodeFile = this.#map('node', nodeFileGeometry.byteLength)
     const page = this.#map('page', brokerPageGeometry.byteLength)
@@ -264,9 +290,15 @@ export class EngineNode {
       faults: '',
       ...options,
     }
-    const opened = openDevice({ provider: 'soft', name: `soft-${name}`, host: '127.0.0.1', port: 0 })
-    if (!opened.device) throw new Error(opened.failure.message)
-    this.engine = new EngineClass(full, opened.device, nodeFile, {
+    const device = openSoftDevice({
+      name: `soft-${name}`,
+      host: '127.0.0.1',
+      port: 0,
+      poisonErrors: true,
+      ...(faults === undefined ? {} : { faults }),
+      ...(limits === undefined ? {} : { limits }),
+    })
+    this.engine = new EngineClass(full, device, nodeFile, {
       emit: (event, body) => this.events.push({ name: event, body }),
     })
     this.activity = this.#map('activity', activityLayout.byteLength)
@@ -278,9 +310,34 @@ export class EngineNode {
     return mapping
   }
 
+  /** Small segments share files, or a thousand queue pairs would need a thousand descriptors. */
+  #carve(byteLength: number): Mapping {
+    const wanted = Math.ceil(byteLength / 64) * 64
+    if (!this.#arena || this.#arenaUsed + wanted > this.#arena.byteLength) {
+      this.#arena = this.#map('arena', Math.max(ARENA_BYTES, wanted))
+      this.#arenaUsed = 0
+    }
+    const mapping = Mapping.at(this.#arena.address + this.#arenaUsed, wanted)
+    this.#arenaUsed += wanted
+    return mapping
+  }
+
   call<Name extends EngineCommandName>(name: Name, given: EngineArguments<Name>): Promise<EngineAnswer<Name>> {
     const run = handlers[name] as (engine: Engine, given: EngineArguments<Name>) => Promise<EngineAnswer<Name>>
+    this.#asleep = false
     return run(this.engine, given)
+  }
+
+  /** Row of another node in this one's table of peers; 0 is this node itself. */
+  peerOf(other: EngineNode): number {
+    if (other === this) return 0
+    const known = this.#peers.indexOf(other.name)
+    return known >= 0 ? known + 1 : this.#peers.push(other.name)
+  }
+
+  /** A number that no object of this node has. */
+  takeNumber(): number {
+    return this.#next++
   }
 
   async start(): Promise<this> {
@@ -294,7 +351,7 @@ export class EngineNode {
   async completionQueue(capacity = 1024): Promise<TestCompletionQueue> {
     const number = this.#next++
     const geometry = completionQueueGeometry(capacity)
-    const mapping = this.#map('cq', geometry.byteLength)
+    const mapping = this.#carve(geometry.byteLength)
     await this.call('add-completion-queue', {
       number,
       generation: 1,
@@ -321,7 +378,7 @@ export class EngineNode {
       ...shape,
       type: shape.type === 'connected' ? queuePairType.connected : queuePairType.datagram,
     })
-    const mapping = this.#map('qp', geometry.byteLength)
+    const mapping = this.#carve(geometry.byteLength)
     await this.call('add-queue-pair', {
       number,
       generation: 1,
@@ -352,6 +409,29 @@ export class EngineNode {
     return work
   }
 
+  /**
+   * One turn as the broker's loop makes it: after an idle turn that found nothing it sleeps, and what would not wake it does not turn it.
+   * So a wake-up that the engine misses shows as a test that stands still.
+   */
+  step(): void {
+    const nowMs = clock.nowMs()
+    if (this.#asleep && !this.#isWoken() && nowMs < this.#wakeAtMs) return
+    this.#asleep = false
+    const idle = this.#idle
+    if (this.turn() > 0 || !idle || this.#isWoken()) return
+    this.#asleep = true
+    this.#wakeAtMs = nowMs + this.engine.nextDueMs(nowMs)
+  }
+
+  #isWoken(): boolean {
+    return this.engine.restless || !this.engine.device.prepareSleep()
+  }
+
+  /** Whether it sleeps without a timer: only somebody else can wake it. */
+  get rests(): boolean {
+    return this.#asleep && this.#wakeAtMs === Number.POSITIVE_INFINITY
+  }
+
   close(): void {
     this.engine.device.close()
     for (const mapping of this.#mappings) mapping.close()
@@ -359,19 +439,41 @@ export class EngineNode {
   }
 }
 
-/** Turns engines until `holds`, at most for `timeoutMs`; promises of commands go on in between. */
+const breath = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
+/**
+ * Turns engines until `holds`; promises of commands go on in between. Fails at `timeoutMs`, or at once when every engine sleeps and
+ * nothing can wake any of them.
+ */
 export async function turnUntil(
   nodes: readonly EngineNode[],
   holds: () => boolean,
   what: string,
-  timeoutMs = 10_000,
+  timeoutMs = 30_000,
 ): Promise<void> {
   const deadlineMs = clock.nowMs() + timeoutMs
+  let still = 0
   for (let round = 0; !holds(); round++) {
-    for (const node of nodes) node.turn()
-    if (round % 16 === 0) await new Promise((resolve) => setImmediate(resolve))
+    for (const node of nodes) node.step()
+    still = nodes.every((node) => node.rests) ? still + 1 : 0
+    if (round % 16 === 0 || still > 0) await breath()
+    if (still > STILL_ROUNDS) throw new Error(`all engines sleep and nothing will wake them: ${what}`)
     if (clock.nowMs() > deadlineMs) throw new Error(`not within ${timeoutMs} ms: ${what}`)
   }
+}
+
+/** Turns engines until all of them sleep and nothing is due. */
+export async function turnToRest(nodes: readonly EngineNode[], timeoutMs = 30_000): Promise<void> {
+  let still = 0
+  await turnUntil(
+    nodes,
+    () => {
+      still = nodes.every((node) => node.rests) ? still + 1 : 0
+      return still > STILL_ROUNDS / 2
+    },
+    'everything comes to rest',
+    timeoutMs,
+  )
 }
 
 /** Awaits a command while the engines turn. */
@@ -385,24 +487,35 @@ export async function turnDuring<Result>(nodes: readonly EngineNode[], promise: 
   return watched
 }
 
-/** One lane of the test job between two nodes; peer rows are 1 on both. */
+/** One lane of the test job between two nodes. */
 export async function link(
   left: EngineNode,
   right: EngineNode,
   lane = 0,
   change: Partial<ReturnType<typeof defaultLaneParameters>> = {},
 ): Promise<void> {
-  const nodes = [left, right]
   const parameters = { ...defaultLaneParameters(left.engine.device, left.engine.options), ...change }
+  await linkAgain(left, right, lane, parameters, 1)
+}
+
+/** As `link`, for a lane row that was used before. */
+export async function linkAgain(
+  left: EngineNode,
+  right: EngineNode,
+  lane: number,
+  parameters: ReturnType<typeof defaultLaneParameters>,
+  incarnation: number,
+): Promise<void> {
+  const nodes = [left, right]
   const make = (node: EngineNode, peer: EngineNode) =>
     turnDuring(
       nodes,
       node.call('create-lane', {
         lane,
         job: JOB,
-        peer: 1,
+        peer: node.peerOf(peer),
         peerNode: peer.name,
-        incarnation: 1,
+        incarnation,
         trafficClass: 0,
         parameters,
       }),
@@ -410,22 +523,34 @@ export async function link(
   const leftAddress = await make(left, right)
   const rightAddress = await make(right, left)
   const connect = (node: EngineNode, remote: typeof leftAddress, initiator: boolean) =>
-    node.call('connect-lane', { lane, incarnation: 1, remote, parameters, initiator, timeoutMs: 5000 })
+    node.call('connect-lane', { lane, incarnation, remote, parameters, initiator, timeoutMs: 5000 })
   await turnDuring(nodes, Promise.all([connect(left, rightAddress, true), connect(right, leftAddress, false)]))
 }
 
-/** Connects two queue pairs: over lane 0, or on one node. */
-export async function connect(left: TestQueuePair, right: TestQueuePair): Promise<void> {
-  const local = left.node === right.node
-  const one = (from: TestQueuePair, to: TestQueuePair) =>
-    from.node.call('connect-queue-pair', {
-      number: from.number,
-      generation: 1,
-      lane: local ? null : 0,
-      peer: local ? 0 : 1,
-      remote: { number: to.number, generation: 1 },
-      timeoutMs: 5000,
-    })
-  const both = left === right ? [one(left, right)] : [one(left, right), one(right, left)]
+/** One end's connect to another queue pair: over a lane, or on one node. */
+export function connectTo(
+  from: TestQueuePair,
+  to: TestQueuePair,
+  lane = 0,
+  timeoutMs = 5000,
+): Promise<EngineAnswer<'connect-queue-pair'>> {
+  return from.node.call('connect-queue-pair', {
+    number: from.number,
+    generation: from.generation,
+    lane: from.node === to.node ? null : lane,
+    peer: from.node.peerOf(to.node),
+    remote: { number: to.number, generation: to.generation },
+    timeoutMs,
+  })
+}
+
+/** Connects two queue pairs, both ends at once. */
+export async function connect(left: TestQueuePair, right: TestQueuePair, lane = 0): Promise<void> {
+  const both = left === right ? [connectTo(left, right)] : [connectTo(left, right, lane), connectTo(right, left, lane)]
   await turnDuring([left.node, right.node], Promise.all(both))
+}
+
+/** Where a datagram queue pair sends to reach `to`. */
+export function addressOf(from: EngineNode, to: TestQueuePair): { node: number; number: number; generation: number } {
+  return { node: from.peerOf(to.node), number: to.number, generation: to.generation }
 }

@@ -98,7 +98,8 @@ export interface ActorSpec {
 export const status = { running: 0, finished: 1, dead: 2, stopped: 3 } as const
 export const sleep = { awake: 0, asleep: 1, woken: 2 } as const
 
-export interface ActorState {
+/** Immutable, and written out field by field, because one is made for each step. */
+export class ActorState {
   readonly operation: number
   readonly status: number
   readonly sleep: number
@@ -106,6 +107,7 @@ export interface ActorState {
   readonly resting: boolean
   /** Something that it looks at has changed since it looked. */
   readonly stale: boolean
+  /** The log: what each access returned, and which access it was. Only the first `length` are this state's. */
   readonly results: number[]
   readonly signatures: number[]
   readonly length: number
@@ -115,32 +117,59 @@ export interface ActorState {
   readonly pending: Pending | null
   readonly low: number
   readonly high: number
-}
 
-type Parts = Omit<ActorState, 'low' | 'high'>
+  constructor(
+    operation: number,
+    atStatus: number,
+    asleep: number,
+    resting: boolean,
+    stale: boolean,
+    results: number[],
+    signatures: number[],
+    length: number,
+    logLow: number,
+    logHigh: number,
+    pending: Pending | null,
+  ) {
+    this.operation = operation
+    this.status = atStatus
+    this.sleep = asleep
+    this.resting = resting
+    this.stale = stale
+    this.results = results
+    this.signatures = signatures
+    this.length = length
+    this.logLow = logLow
+    this.logHigh = logHigh
+    this.pending = pending
+    const flags = operation * 128 + atStatus * 32 + asleep * 8 + (resting ? 4 : 0) + (stale ? 2 : 0)
+    const place = mix(flags, length)
+    this.low = mix(logLow, place)
+    this.high = mix(logHigh, ~place)
+  }
 
-export function actorState(parts: Parts): ActorState {
-  const flags =
-    parts.operation * 128 + parts.status * 32 + parts.sleep * 8 + (parts.resting ? 4 : 0) + (parts.stale ? 2 : 0)
-  const place = mix(flags, parts.length)
-  return { ...parts, low: mix(parts.logLow, place), high: mix(parts.logHigh, ~place) }
-}
+  /** Before the first access of an operation. */
+  static beginning(operation: number, atStatus: number, resting: boolean): ActorState {
+    return new ActorState(operation, atStatus, sleep.awake, resting, false, [], [], 0, 1, 2, null)
+  }
 
-/** Before the first access of an operation. */
-export function beginning(operation: number, atStatus: number, resting: boolean): ActorState {
-  return actorState({
-    operation,
-    status: atStatus,
-    sleep: sleep.awake,
-    resting,
-    stale: false,
-    results: [],
-    signatures: [],
-    length: 0,
-    logLow: 1,
-    logHigh: 2,
-    pending: null,
-  })
+  /** The same process at the same place, with other flags. */
+  flagged(atStatus: number, asleep: number, resting: boolean, stale: boolean): ActorState {
+    const { operation, results, signatures, length, logLow, logHigh, pending } = this
+    return new ActorState(
+      operation,
+      atStatus,
+      asleep,
+      resting,
+      stale,
+      results,
+      signatures,
+      length,
+      logLow,
+      logHigh,
+      pending,
+    )
+  }
 }
 
 const bits = new Float64Array(1)

@@ -8,11 +8,9 @@ import type { LivenessOracle } from '../../shm/robust-lock.js'
 import type { Words } from '../../shm/words.js'
 import {
   type ActorSpec,
-  type ActorState,
+  ActorState,
   access,
   accessNames,
-  actorState,
-  beginning,
   mixResult,
   type Operation,
   type Pending,
@@ -44,6 +42,16 @@ export function check(holds: boolean, invariant: string, detail: string): void {
   if (!holds) throw new Violation(invariant, detail)
 }
 
+/** What a scenario promises about who uses a word; checked at each access. A promise lets the search leave out orders. */
+export interface WordRights {
+  /** Role that alone touches it. */
+  readonly privateTo?: (index: number) => string | undefined
+  /** Role that alone writes it, or 'nobody'. */
+  readonly writtenBy?: (index: number) => string | undefined
+}
+const ANYBODY = -1
+const NOBODY = -2
+
 class Pause {}
 const PAUSE = new Pause()
 const WAIT_RESULTS = ['woken', 'changed', 'timeout'] as const
@@ -59,8 +67,9 @@ export class Runner {
   done: Pending | null = null
   doneResult = 0
   readonly #granularity: Granularity
-  /** Role that alone may touch a word, as an index into `#roles`; -1: everybody. */
+  /** By word: the roles that touch it and that write it, as an index into `#roles`, or one of the two numbers above. */
   readonly #owner: Int8Array
+  readonly #writer: Int8Array
   readonly #roles: readonly string[]
   readonly #selves: readonly Self[]
   readonly #memories = new Map<number, Memory>()
@@ -86,17 +95,17 @@ export class Runner {
     world: World,
     specs: readonly ActorSpec[],
     granularity: Granularity,
-    privateTo: (index: number) => string | undefined,
+    rights: WordRights,
   ) {
     this.world = world
     this.specs = specs
     this.#granularity = granularity
     this.#roles = [...new Set(specs.map((spec) => spec.role))]
-    this.#owner = Int8Array.from({ length: world.knowledge }, (_, index) => {
-      const role = privateTo(index)
-      return role === undefined ? -1 : this.#roles.indexOf(role)
-    })
-    this.actors = specs.map((spec) => beginning(spec.startsAt ?? 0, status.running, false))
+    const roleOf = (role: string | undefined): number =>
+      role === undefined ? ANYBODY : role === 'nobody' ? NOBODY : this.#roles.indexOf(role)
+    this.#owner = Int8Array.from({ length: world.knowledge }, (_, index) => roleOf(rights.privateTo?.(index)))
+    this.#writer = Int8Array.from({ length: world.knowledge }, (_, index) => roleOf(rights.writtenBy?.(index)))
+    this.actors = specs.map((spec) => ActorState.beginning(spec.startsAt ?? 0, status.running, false))
     this.#selves = specs.map((spec) => this.#self(spec))
     world.changed = (index) => this.#changed(index)
   }
@@ -123,11 +132,14 @@ export class Runner {
     return this.specs[actor]!.operations[this.actors[actor]!.operation]
   }
 
-  /** Whether the actor's next access is to a word that only its role touches. */
+  /** Whether the actor's next access commutes with whatever all other roles do. */
   isPrivate(actor: number): boolean {
     const { pending } = this.actors[actor]!
     if (!pending || pending.kind > access.and) return false
-    return this.#owner[pending.index]! >= 0
+    if (this.#owner[pending.index]! >= 0) return true
+    if (pending.kind !== access.load) return false
+    const writer = this.#writer[pending.index]!
+    return writer === NOBODY || (writer >= 0 && this.#roles[writer] === this.specs[actor]!.role)
   }
 
   /** Whether a step of this actor can happen now. */
@@ -168,15 +180,16 @@ export class Runner {
     if (spec.member >= 0) this.world.write(this.world.dead(spec.member), 1)
     this.actors[actor] =
       spec.restartsAt === undefined
-        ? beginning(this.actors[actor]!.operation, status.dead, false)
-        : beginning(spec.restartsAt, status.running, false)
+        ? ActorState.beginning(this.actors[actor]!.operation, status.dead, false)
+        : ActorState.beginning(spec.restartsAt, status.running, false)
     spec.died?.()
     this.#current = actor
     this.#changed(-1)
   }
 
   stop(actor: number): void {
-    this.actors[actor] = actorState({ ...this.actors[actor]!, status: status.stopped })
+    const state = this.actors[actor]!
+    this.actors[actor] = state.flagged(status.stopped, state.sleep, state.resting, state.stale)
   }
 
   #begin(actor: number, timesOut: boolean): void {
@@ -200,17 +213,20 @@ export class Runner {
   #suspend(actor: number, operation: Operation): void {
     const pending = this.#pending!
     if (operation.loopsAt?.(pending.kind, pending.index)) this.#foldTo(signatureOf(pending.kind, pending.index))
-    this.actors[actor] = actorState({
-      ...this.actors[actor]!,
-      sleep: this.#sleep,
-      resting: false,
-      results: this.#results,
-      signatures: this.#signatures,
-      length: this.#length,
-      logLow: this.#logLow,
-      logHigh: this.#logHigh,
+    const state = this.actors[actor]!
+    this.actors[actor] = new ActorState(
+      state.operation,
+      state.status,
+      this.#sleep,
+      false,
+      state.stale,
+      this.#results,
+      this.#signatures,
+      this.#length,
+      this.#logLow,
+      this.#logHigh,
       pending,
-    })
+    )
   }
 
   #foldTo(signature: number): void {
@@ -223,7 +239,7 @@ export class Runner {
     const rests = next === REST
     const at = next === undefined ? operation + 1 : rests ? operation : next
     const ended = at >= this.specs[actor]!.operations.length
-    this.actors[actor] = beginning(at, ended ? status.finished : status.running, rests && !stale)
+    this.actors[actor] = ActorState.beginning(at, ended ? status.finished : status.running, rests && !stale)
   }
 
   /** Somebody changed a word: whoever looks at it has something to do. */
@@ -235,7 +251,7 @@ export class Runner {
       if (looks === undefined || state.status !== status.running || (index >= 0 && !looks(index))) continue
       // An operation that has not begun sees the change when it begins.
       const begun = state.length > 0 || state.pending !== null
-      this.actors[actor] = actorState({ ...state, resting: false, stale: begun })
+      this.actors[actor] = state.flagged(state.status, state.sleep, false, begun)
     }
   }
 
@@ -299,7 +315,7 @@ export class Runner {
 
   #perform(kind: number, index: number, first: number, second: number): number {
     const { world } = this
-    if (kind <= access.and) this.#checkOwner(index)
+    if (kind <= access.and) this.#checkRights(index, kind !== access.load)
     switch (kind) {
       case access.load:
       case access.readPlain:
@@ -327,11 +343,16 @@ export class Runner {
       case access.note:
         return 0
       case access.change:
-        this.actors[this.#current] = actorState({ ...this.actors[this.#current]!, stale: false })
+        this.#refresh()
         return 0
       default:
         return this.#modify(kind, index, first, second)
     }
+  }
+
+  #refresh(): void {
+    const state = this.actors[this.#current]!
+    this.actors[this.#current] = state.flagged(state.status, state.sleep, state.resting, false)
   }
 
   #modify(kind: number, index: number, first: number, second: number): number {
@@ -374,18 +395,17 @@ export class Runner {
     for (let actor = 0; actor < this.actors.length && woken < count; actor++) {
       const state = this.actors[actor]!
       if (state.sleep !== sleep.asleep || state.pending?.index !== index || state.status === status.dead) continue
-      this.actors[actor] = actorState({ ...state, sleep: sleep.woken })
+      this.actors[actor] = state.flagged(state.status, sleep.woken, state.resting, state.stale)
       woken++
     }
     return woken
   }
 
-  #checkOwner(index: number): void {
-    const owner = this.#owner[index]!
-    if (owner < 0 || this.#roles[owner] === this.specs[this.#current]!.role) return
-    throw new Error(
-      `word ${index} was said to be private to ${this.#roles[owner]}; ${this.specs[this.#current]!.name} uses it`,
-    )
+  #checkRights(index: number, writes: boolean): void {
+    const allowed = writes && this.#owner[index] === ANYBODY ? this.#writer[index]! : this.#owner[index]!
+    const { name, role } = this.specs[this.#current]!
+    if (allowed === ANYBODY || this.#roles[allowed] === role) return
+    throw new Error(`word ${index} was said to be ${this.#roles[allowed] ?? 'nobody'}'s; ${name} uses it`)
   }
 
   #diverged(kind: number, index: number): never {

@@ -9,7 +9,7 @@
  * tests/model/README.md tells what a state is and which reductions are made.
  */
 import { type ActorSpec, type ActorState, access, accessNames, status } from './explorer-actor.js'
-import { type Granularity, Runner, Violation } from './explorer-runner.js'
+import { type Granularity, Runner, Violation, type WordRights } from './explorer-runner.js'
 import { formatSchedule, type Move, move, parseSchedule, shorten } from './explorer-schedule.js'
 import { mix, Seen } from './explorer-seen.js'
 import type { World } from './explorer-world.js'
@@ -31,11 +31,9 @@ export interface Bounds {
 }
 
 /** A fresh world with its actors, made anew for each exploration and replay. */
-export interface Scene {
+export interface Scene extends WordRights {
   readonly world: World
   readonly actors: readonly ActorSpec[]
-  /** Role that alone touches a word of the segments: its accesses commute with everybody else's. Checked at each access. */
-  readonly privateTo?: (index: number) => string | undefined
   /** The checks of a state in which nobody can move. */
   readonly atRest: (actors: readonly ActorState[]) => void
   /** For traces. */
@@ -158,8 +156,8 @@ class Search {
     this.#bounds = scenario.bounds
     this.#timeouts = scenario.bounds.timeouts ?? 'never'
     this.scene = scenario.scene()
-    const { world, actors, privateTo } = this.scene
-    this.runner = new Runner(world, actors, scenario.bounds.granularity ?? 'fused', privateTo ?? (() => undefined))
+    const { world, actors } = this.scene
+    this.runner = new Runner(world, actors, scenario.bounds.granularity ?? 'fused', this.scene)
     scenario.begin?.(this.runner)
     const roles = [...new Set(actors.map((actor) => actor.role))]
     this.#roles = roles.length

@@ -37,6 +37,13 @@ export interface SpawnOptions {
   readonly cwd?: string
 }
 
+const running = new Set<ChildProcess>()
+
+// A run that is interrupted ends without teardown.
+process.on('exit', () => {
+  for (const child of running) child.kill('SIGKILL')
+})
+
 export function startProcess(
   scope: Scope,
   command: string,
@@ -52,11 +59,13 @@ export function startProcess(
   const output = { stdout: '', stderr: '' }
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output.stdout += text))
   child.stderr.setEncoding('utf8').on('data', (text: string) => (output.stderr += text))
+  running.add(child)
   let closed = false
   const end = new Promise<Ended>((resolve, reject) => {
     child.on('error', reject)
     child.on('close', (code, signal) => {
       closed = true
+      running.delete(child)
       resolve({ code, signal, ...output })
     })
   })

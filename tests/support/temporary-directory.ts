@@ -7,9 +7,22 @@ export interface Scope {
   teardown(clean: () => void | Promise<void>): void
 }
 
+const existing = new Set<string>()
+
+function remove(path: string): void {
+  existing.delete(path)
+  rmSync(path, { recursive: true, force: true })
+}
+
+// A run that is interrupted ends without teardown.
+process.on('exit', () => {
+  for (const path of existing) remove(path)
+})
+
 /** An empty directory of this test alone. Its name is short: socket paths have 107 bytes. */
 export function temporaryDirectory(scope: Scope): string {
   const path = mkdtempSync(join(tmpdir(), 'sv-'))
-  scope.teardown(() => rmSync(path, { recursive: true, force: true }))
+  existing.add(path)
+  scope.teardown(() => remove(path))
   return path
 }

@@ -185,6 +185,11 @@ export const connectionCases: ProviderCase[] = [
       withRig(factory, (rig) => {
         const peer = madeUpAddress()
         const a = rig.player(rig.open('a'))
+        const forger = new RawPeer(rig, a.address)
+        forger.say(helloOf(peer, { ...a.address, path: { ...a.address.path, token: '00'.repeat(16) } }))
+        rig.settle()
+        forger.hear()
+        t.true(forger.isClosed, 'who does not know the token does not wait')
         const early = new RawPeer(rig, a.address)
         early.say(helloOf(peer, a.address))
         const second = new RawPeer(rig, a.address)
@@ -196,8 +201,7 @@ export const connectionCases: ProviderCase[] = [
         t.true(second.isClosed)
         rig.control<true>((done) => a.device.toReadyToReceive(a.queuePair, peer, defaultAttributes, done))
         t.is(early.hearAll(64).length, 64)
-        early.close()
-        second.close()
+        for (const stranger of [forger, early, second]) stranger.close()
         const b = rig.player(rig.open('b'))
         const patient = new RawPeer(rig, b.address)
         patient.say(helloOf(peer, b.address))
@@ -275,6 +279,28 @@ export const connectionCases: ProviderCase[] = [
       fc.assert(property, { numRuns: 80 })
       t.pass()
     },
+  },
+  {
+    number: 166,
+    name: 'a stream that is cut because of garbage leaves its requests to their timeout',
+    run: (t, factory) =>
+      withRig(factory, (rig) => {
+        const peer = madeUpAddress()
+        const a = waitingFor(rig, peer)
+        a.write(1, { length: 8 })
+        a.receive(2, { length: 8 })
+        const raw = new RawPeer(rig, a.address)
+        t.true(raw.greet(peer, a.address))
+        raw.say(new Uint8Array(1 << 19).fill(0xff))
+        rig.settle()
+        t.is(softCounters(a).protocolErrors, 1)
+        t.deepEqual(a.ids, [])
+        t.is(a.state, 'ready-to-send')
+        // 4.096 µs × 2^14 × 7 = 470 ms
+        rig.pass(480)
+        t.deepEqual(a.statuses, ['retry-exceeded', 'flushed'])
+        raw.close()
+      }),
   },
   {
     number: 165,

@@ -303,10 +303,11 @@ export const stateCases: ProviderCase[] = [
         for (let round = 0; round < 12; round++) {
           rig.until(() => a.done(round))
           rig.settle()
-          a.write(round, { length: 8 })
-          a.device.progress(rig.nowMs)
           busy[0].write(round, { length: 8 })
           rig.until(() => busy[0].done(round + 1))
+          // From here on only the peer turns until it is late.
+          a.write(round, { length: 8 })
+          a.device.progress(rig.nowMs)
           for (let turn = 0; turn < 200; turn++) b.device.progress(rig.nowMs)
           b.device.prepareSleep()
           a.device.progress(rig.nowMs + (round + 1) * 10_000)

@@ -1,8 +1,9 @@
 import test from 'ava'
-import { abiVersion, clientFingerprint } from '../../../protocol/version.js'
 import { readNodeFile } from '../../../broker/observe/node-file-reader.js'
+import { abiVersion, clientFingerprint } from '../../../protocol/version.js'
 import { until } from '../../support/until.js'
 import { attachedClient, createCompletionQueue, createQueuePair, failureOf } from './client-steps.js'
+import { ManualClock } from './manual-clock.js'
 import { RawClient } from './raw-client.js'
 import { startTestBroker } from './start-test-broker.js'
 
@@ -66,10 +67,16 @@ test('garbage is refused, counted, and in the end cut off, and a neighbour notic
   hostile.sendBytes(Uint8Array.of(0x93, 1, 2, 3))
   await until(() => hostile.closed, { timeoutMs: 5000, what: 'the cut' })
   await t.notThrowsAsync(createCompletionQueue(neighbour))
-  await until(() => readNodeFile(directory).rows('completionQueues').every((row) => row.index !== queue.number), {
-    timeoutMs: 5000,
-    what: 'the end of its objects',
-  })
+  await until(
+    () =>
+      readNodeFile(directory)
+        .rows('completionQueues')
+        .every((row) => row.index !== queue.number),
+    {
+      timeoutMs: 5000,
+      what: 'the end of its objects',
+    },
+  )
   t.true(readNodeFile(directory).counters()['control-refusals'] >= 16)
 })
 
@@ -131,4 +138,28 @@ test('an attach refused for a limit leaves nothing', async (t) => {
   await failureOf(new RawClient(t, directory).attach('another'))
   t.is(readNodeFile(directory).rows('members').length, 1)
   t.is(engine.called('add-member').length, 1)
+})
+
+test('who does not say who he is is shown out, and only so many may wait', async (t) => {
+  const clock = new ManualClock()
+  const { directory } = await startTestBroker(t, { clock })
+  const silent = Array.from({ length: 64 }, () => new RawClient(t, directory))
+  const last = silent.at(-1)
+  t.is((await failureOf(last?.ask('detach', {}) ?? Promise.resolve())).code, 'protocol-violation')
+  const tooMany = new RawClient(t, directory)
+  await until(() => tooMany.closed, { timeoutMs: 5000, what: 'the refusal of one more' })
+  clock.advance(10_000)
+  await until(() => silent.every(({ closed }) => closed), { timeoutMs: 5000, what: 'the end of all strangers' })
+  await t.notThrowsAsync(attachedClient(t, directory))
+})
+
+test('an error that comes again and again is logged ever more rarely', async (t) => {
+  const { directory, log } = await startTestBroker(t)
+  for (let round = 0; round < 2; round++) {
+    const hostile = await attachedClient(t, directory)
+    for (let count = 0; count < 15; count++) hostile.sendBytes(Uint8Array.of(0xc1))
+    await until(() => hostile.outcomes.length === 16, { timeoutMs: 5000, what: 'fifteen refusals' })
+  }
+  const lines = log.filter((line) => line.includes('malformed-message')).map((line) => JSON.parse(line).count as number)
+  t.deepEqual(lines, [1, 2, 4, 8, 16])
 })

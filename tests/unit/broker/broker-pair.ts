@@ -1,7 +1,8 @@
 /** Two nodes on loopback with fake engines, one job, a client on each. */
+
+import { readNodeFile } from '../../../broker/observe/node-file-reader.js'
 import type { Scope } from '../../support/temporary-directory.js'
 import { until } from '../../support/until.js'
-import { readNodeFile } from '../../../broker/observe/node-file-reader.js'
 import { attachedClient } from './client-steps.js'
 import type { RawClient } from './raw-client.js'
 import { startTestBroker, type TestBroker, type TestBrokerOptions } from './start-test-broker.js'

@@ -1,8 +1,8 @@
 /** What tests of the control plane do again and again with a client. */
 import type { RequestBody } from '../../../protocol/control.js'
 import type { SharedVerbsError } from '../../../protocol/errors.js'
-import { RawClient } from './raw-client.js'
 import type { Scope } from '../../support/temporary-directory.js'
+import { RawClient } from './raw-client.js'
 
 export interface Identity {
   readonly number: number

@@ -3,6 +3,7 @@
  * any command. Lanes of two fake engines of one process meet through a table of provider numbers.
  */
 import { EventEmitter } from 'node:events'
+import type { Engine, StartedEngine } from '../../../broker/control/engine.js'
 import type {
   EngineAnswer,
   EngineArguments,
@@ -11,7 +12,6 @@ import type {
   EngineEvents,
   EngineOptions,
 } from '../../../broker/engine/commands.js'
-import type { Engine, StartedEngine } from '../../../broker/control/engine.js'
 import { SharedVerbsError } from '../../../protocol/errors.js'
 import type { LaneParameters } from '../../../protocol/link.js'
 import { counterIndex, nodeFileGeometry } from '../../../protocol/node-file.js'
@@ -22,7 +22,9 @@ export interface Call<Name extends EngineCommandName = EngineCommandName> {
   readonly arguments: EngineArguments<Name>
 }
 
-type Answers = { [Name in EngineCommandName]: (given: EngineArguments<Name>) => EngineAnswer<Name> | Promise<EngineAnswer<Name>> }
+type Answers = {
+  [Name in EngineCommandName]: (given: EngineArguments<Name>) => EngineAnswer<Name> | Promise<EngineAnswer<Name>>
+}
 
 export const fakeLaneParameters: LaneParameters = {
   providerKind: 'soft',
@@ -151,7 +153,10 @@ export function fakeStart(parameters: Partial<LaneParameters> = {}): FakeStart {
     start: async (options) => {
       made = new FakeEngine(options)
       const laneParameters = { ...fakeLaneParameters, ...parameters }
-      return { engine: made, ready: { provider: laneParameters.providerKind, device: 'fake0', address: 'fake', laneParameters } }
+      return {
+        engine: made,
+        ready: { provider: laneParameters.providerKind, device: 'fake0', address: 'fake', laneParameters },
+      }
     },
     engine: () => {
       if (!made) throw new Error('the engine was not started')

@@ -1,13 +1,14 @@
 import test from 'ava'
-import { agreeParameters, findParameterMismatch } from '../../../broker/sharing/lane-parameters.js'
-import { readNodeFile } from '../../../broker/observe/node-file-reader.js'
 import type { EngineArguments } from '../../../broker/engine/commands.js'
+import { readNodeFile } from '../../../broker/observe/node-file-reader.js'
+import { agreeParameters, findParameterMismatch } from '../../../broker/sharing/lane-parameters.js'
 import { SharedVerbsError } from '../../../protocol/errors.js'
 import { until } from '../../support/until.js'
 import { openerOf, type Side, sharedQueuePairs, startPair, untilShared } from './broker-pair.js'
 import { attachedClient, connect, createQueuePair, failureOf } from './client-steps.js'
 import { fakeLaneParameters } from './fake-engine.js'
 import { ManualClock } from './manual-clock.js'
+import { startTcpProxy } from './tcp-proxy.js'
 
 const heardTimeMs = (side: Side): number => readNodeFile(side.directory).rows('peers').at(-1)?.heardTimeMs ?? 0
 
@@ -67,7 +68,10 @@ test.serial('the smaller wish for lanes is used, and new queue pairs take the la
 
 test.serial('parameters are agreed to the smaller value on both ends', async (t) => {
   const small = { bounceByteLength: 1024, bounceCount: 32, readsAccepted: 4, mtu: 1500, atomicWindow: 8 }
-  const { alpha, beta } = await startPair(t, { beta: { parameters: small }, alpha: { parameters: { chunkByteLength: 8192 } } })
+  const { alpha, beta } = await startPair(t, {
+    beta: { parameters: small },
+    alpha: { parameters: { chunkByteLength: 8192 } },
+  })
   await connect(alpha.client, 'beta')
   await untilShared(beta, 1)
   const used = [alpha, beta].map(({ engine }) => engine.called('connect-lane')[0]?.parameters)
@@ -187,7 +191,10 @@ test.serial('a peer whose engine does not move is dead, whatever its socket says
   const clock = new ManualClock()
   const { alpha, beta } = await startPair(t, { both: { clock } })
   await alpha.client.ask('resolveNode', { node: 'beta', timeoutMs: 60_000 })
-  const happened = (kind: string): boolean => readNodeFile(alpha.directory).rows('events').some((row) => row.kind === kind)
+  const happened = (kind: string): boolean =>
+    readNodeFile(alpha.directory)
+      .rows('events')
+      .some((row) => row.kind === kind)
   beta.engine.stall()
   // The first heartbeat, after a second, is the last news of the peer's engine.
   for (let second = 1; second <= 10; second++) {
@@ -207,12 +214,16 @@ test.serial('a peer that goes on is not suspected, however long it is idle', asy
   const clock = new ManualClock()
   const { alpha, beta } = await startPair(t, { both: { clock } })
   await alpha.client.ask('resolveNode', { node: 'beta', timeoutMs: 60_000 })
-  for (let second = 0; second < 20; second++) {
+  for (let second = 0; second < 12; second++) {
     alpha.engine.turn()
     beta.engine.turn()
     await passSecond(clock, [alpha, beta])
   }
-  t.false(readNodeFile(alpha.directory).rows('events').some(({ kind }) => kind === 'peer-suspected'))
+  t.false(
+    readNodeFile(alpha.directory)
+      .rows('events')
+      .some(({ kind }) => kind === 'peer-suspected'),
+  )
 })
 
 test.serial('a session that leaves gives up its wait for a node', async (t) => {
@@ -238,4 +249,41 @@ test.serial('the last member of a job takes its lanes along after the reap time'
   const back = await attachedClient(t, alpha.directory)
   await t.notThrowsAsync(connect(back, 'beta'))
   await t.notThrowsAsync(createQueuePair(back))
+})
+
+test.serial('a lane that failed while there was no link is told of when there is one again', async (t) => {
+  const { alpha, beta } = await startPair(t)
+  const wire = await startTcpProxy(t, beta.broker.linkPort)
+  alpha.broker.addPeer('beta', `127.0.0.1:${wire.port}`)
+  const queuePair = await connect(alpha.client, 'beta')
+  await untilShared(beta, 1)
+  const incarnation = sharedQueuePairs(alpha)[0]?.incarnation ?? 0
+  const events = (kind: string): number =>
+    readNodeFile(alpha.directory)
+      .rows('events')
+      .filter((row) => row.kind === kind).length
+  wire.cut()
+  await until(() => events('link-down') === 1, watch('the end of the link'))
+  alpha.engine.emit('lane-failed', { lane: 1, incarnation, reason: 'pulled' })
+  // Nobody needs the path, so nobody dials before the next connect.
+  alpha.engine.emit('queue-pair-error', { ...queuePair, job: 1, status: 12, reason: 'path' })
+  await connect(alpha.client, 'beta', 10_000)
+  await untilShared(beta, 1)
+  t.is(beta.engine.called('destroy-lane').length, 1)
+})
+
+test.serial('lanes outlive a link that is cut, and connects go on over them', async (t) => {
+  const { alpha, beta } = await startPair(t)
+  const wire = await startTcpProxy(t, beta.broker.linkPort)
+  alpha.broker.addPeer('beta', `127.0.0.1:${wire.port}`)
+  await connect(alpha.client, 'beta')
+  await untilShared(beta, 1)
+  wire.cut()
+  for (let count = 0; count < 5; count++) await connect(alpha.client, 'beta')
+  await until(() => readNodeFile(alpha.directory).counters()['link-connects'] === 2, watch('another link'))
+  await connect(alpha.client, 'beta')
+  for (const side of [alpha, beta]) {
+    t.is(side.engine.called('create-lane').length, 1)
+    t.is(side.engine.called('destroy-lane').length, 0)
+  }
 })

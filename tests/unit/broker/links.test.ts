@@ -146,7 +146,9 @@ test.serial('a name that nobody knows is refused at once, one that does not answ
   const silent = await failureOf(connect(alpha.client, 'beta', 300))
   t.is(silent.code, 'peer-unreachable')
   t.regex(silent.message, /127\.0\.0\.1:\d+ cannot be reached \(ECONNREFUSED\)/)
-  const names = readNodeFile(alpha.directory).rows('peers').map((row) => row.node)
+  const names = readNodeFile(alpha.directory)
+    .rows('peers')
+    .map((row) => row.node)
   t.deepEqual(names, ['alpha'])
 })
 

@@ -3,8 +3,8 @@ import { readNodeFile } from '../../../broker/observe/node-file-reader.js'
 import { completionQueueHeader, completionQueueMagic } from '../../../protocol/completion-queue-segment.js'
 import { packKey } from '../../../protocol/keys.js'
 import { queuePairHeader, queuePairMagic } from '../../../protocol/queue-pair-segment.js'
-import { regionRight } from '../../../protocol/wire.js'
 import { abiVersion } from '../../../protocol/version.js'
+import { regionRight } from '../../../protocol/wire.js'
 import { duplicate } from '../../../shm/libc.js'
 import { Mapping } from '../../../shm/mapping.js'
 import { attachedClient, createCompletionQueue, createQueuePair, failureOf } from './client-steps.js'
@@ -19,7 +19,12 @@ test('segments are sealed and say what they are', async (t) => {
   t.is(result.capacity, 128)
   const queue = Mapping.attach(duplicate(descriptors[0] ?? -1), { ...within, byteLength: result.byteLength })
   const { number, generation } = result
-  t.like(completionQueueHeader.read(queue.memory, 0), { magic: completionQueueMagic, version: abiVersion, number, generation })
+  t.like(completionQueueHeader.read(queue.memory, 0), {
+    magic: completionQueueMagic,
+    version: abiVersion,
+    number,
+    generation,
+  })
   queue.close()
   const queuePair = await createQueuePair(client, { maxSend: 1 })
   const identity = { number: queuePair.number, generation: queuePair.generation }

@@ -1,5 +1,6 @@
 /** The link layer of one node without the rest of a broker. */
 import { openSync } from 'node:fs'
+import { systemClock } from '../../../broker/control/clock.js'
 import { BrokerPage } from '../../../broker/observe/broker-page.js'
 import { createLogger } from '../../../broker/observe/logger.js'
 import { NodeFile } from '../../../broker/observe/node-file.js'
@@ -7,7 +8,6 @@ import { Observer } from '../../../broker/observe/observer.js'
 import { createNodeId } from '../../../broker/peers/link-security.js'
 import type { Peer } from '../../../broker/peers/peer.js'
 import { Peers, type PeersOptions } from '../../../broker/peers/peers.js'
-import { systemClock } from '../../../broker/control/clock.js'
 import { closeDescriptor, eventfdCreate } from '../../../shm/libc.js'
 import { type Scope, temporaryDirectory } from '../../support/temporary-directory.js'
 
@@ -82,4 +82,3 @@ export async function startPeerNode(
   scope.teardown(() => peers.close())
   return { peers, nodeId, observer, port: await peers.listen(), lost }
 }
-

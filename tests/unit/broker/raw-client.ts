@@ -47,7 +47,11 @@ export class RawClient {
   }
 
   /** Sends a request and gives its result; throws its failure. Descriptors are closed with the client. */
-  async ask<Name extends RequestName>(name: Name, body: RequestBody<Name>, id = this.#nextId++): Promise<Received<Name>> {
+  async ask<Name extends RequestName>(
+    name: Name,
+    body: RequestBody<Name>,
+    id = this.#nextId++,
+  ): Promise<Received<Name>> {
     const answered = new Promise<Outcome>((resolve) => this.#waiting.set(id, resolve))
     this.#connection.send(encodeRequest(id, name, body))
     const { message, descriptors } = await answered

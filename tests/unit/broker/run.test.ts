@@ -56,7 +56,10 @@ test.serial('directories that cannot serve are refused with the cure', async (t)
   t.is(long.code, 'runtime-directory-unusable')
   t.regex(long.message, /at most 107/)
   writeFileSync(`${parent}/file`, '')
-  t.is((await failureOf(startTestBroker(t, { runtimeDirectory: `${parent}/file/below` }))).code, 'runtime-directory-unusable')
+  t.is(
+    (await failureOf(startTestBroker(t, { runtimeDirectory: `${parent}/file/below` }))).code,
+    'runtime-directory-unusable',
+  )
   mkdirSync(`${parent}/open`)
   chmodSync(`${parent}/open`, 0o777)
   t.regex((await failureOf(startTestBroker(t, { runtimeDirectory: `${parent}/open` }))).message, /chmod o-w/)

@@ -13,7 +13,10 @@ import { RawClient } from './raw-client.js'
 import { startTestBroker } from './start-test-broker.js'
 
 const what = (text: string) => ({ timeoutMs: 10_000, what: text })
-const memberStates = (directory: string): number[] => readNodeFile(directory).rows('members').map((row) => row.state)
+const memberStates = (directory: string): number[] =>
+  readNodeFile(directory)
+    .rows('members')
+    .map((row) => row.state)
 
 async function segmentOf(client: RawClient, identity: { number: number; generation: number }, descriptor: number) {
   const { number, generation } = identity
@@ -138,7 +141,10 @@ test.serial('a service has one listener in a job, and connections go to it', asy
   t.is((await failureOf(other.ask('rejectConnection', { connection: 1 }))).code, 'no-such-object')
   const { result } = await listener.ask('acceptConnection', { connection: 1, number, generation })
   t.deepEqual(result.remote, { node: 'alpha', number: 7, generation: 7 })
-  t.is((await failureOf(listener.ask('acceptConnection', { connection: 1, number, generation }))).code, 'already-connected')
+  t.is(
+    (await failureOf(listener.ask('acceptConnection', { connection: 1, number, generation }))).code,
+    'already-connected',
+  )
   await listener.ask('unlisten', { service: 'store' })
   await t.notThrowsAsync(other.ask('listen', { service: 'store', backlog: 1 }))
 })

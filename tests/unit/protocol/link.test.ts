@@ -25,7 +25,7 @@ for (const name of names) {
         t.is(message.name, name)
         t.deepEqual(message.body as unknown, body)
       }),
-      { numRuns: 40 },
+      { numRuns: 25 },
     )
   })
 
@@ -47,7 +47,7 @@ for (const name of names) {
           for (const bad of [null, [left], { field: left }]) refuses({ ...good, [field]: bad })
         }
       }),
-      { numRuns: 5 },
+      { numRuns: 2 },
     )
   })
 }
@@ -79,7 +79,7 @@ test('garbage on a link is refused and nothing else happens', (t) => {
     fc.property(fc.uint8Array({ maxLength: 300 }), (bytes) => {
       t.true(refusals.includes(codeOf(() => decodeLinkMessage(bytes))))
     }),
-    { numRuns: 1000 },
+    { numRuns: 300 },
   )
   const ready = { job: 'job', userId: 1, trafficClass: 0, lane: 0, incarnation: 70_000 }
   for (const bytes of damaged(encodeLinkMessage('lane-ready', ready))) {

@@ -29,7 +29,7 @@ test('every plain value passes, and none of its beginnings', (t) => {
       }
       t.regex(plainMessageFault(joined(bytes, hex('c0'))) ?? '', /1 bytes behind the message/)
     }),
-    { numRuns: 300 },
+    { numRuns: 150 },
   )
 })
 

@@ -1,0 +1,63 @@
+/** A broker over explored words: the real engine with the one queue pair, connected to itself, and a device that does nothing. */
+import { nodeFileGeometry } from '../../protocol/node-file.js'
+import { queuePairState } from '../../protocol/queue-pair-segment.js'
+import { Memory } from '../../shm/memory.js'
+import type { Self } from '../support/explorer-actor.js'
+import { MEMBERS } from '../support/explorer-world.js'
+import type { Code } from './load.js'
+import { mappingAt, NUMBER, type Segments } from './segments.js'
+
+const JOB = 1
+
+type Engine = InstanceType<Code['Engine']>
+export interface BrokerProcess {
+  readonly engine: Engine
+  readonly queuePair: InstanceType<Code['EngineQueuePair']>
+}
+
+const given = <Wanted>(value: object): Wanted => value as unknown as Wanted
+type EngineArguments = ConstructorParameters<Code['Engine']>
+
+/** Counters and tables are for people; nothing decides by them. */
+const nodeFile = given<EngineArguments[2]>({ memory: new Memory(new ArrayBuffer(nodeFileGeometry.byteLength)) })
+const options = given<EngineArguments[0]>({ node: 'here', epoch: 1 })
+const device = given<EngineArguments[1]>({ progress: () => 0, nextTimerMs: () => 1e9, prepareSleep: () => true })
+const ports = { emit: (): void => {} }
+
+export function boot(code: Code, segments: Segments, self: Self): BrokerProcess {
+  const engine = new code.Engine(options, device, nodeFile, ports)
+  const activity = mappingAt(self, segments.activity)
+  engine.jobs.set(JOB, { number: JOB, activity, domain: { handle: 1 }, members: new Map() })
+  const numbered = { number: NUMBER, generation: 1, job: JOB }
+  const queue = new code.EngineCompletionQueue(
+    { ...numbered, capacity: segments.shape.completions },
+    mappingAt(self, segments.completionQueue),
+  )
+  const { sendSlots, receiveSlots } = segments.shape
+  const setup = { ...numbered, type: 'connected' as const, sendSlots, receiveSlots, inlineByteLength: 64 }
+  const queuePair = new code.EngineQueuePair(
+    { ...setup, rnrRetry: 7, rnrTimerMs: 1, trafficClass: 0 },
+    mappingAt(self, segments.queuePair),
+    queue,
+    queue,
+  )
+  engine.completionQueues[NUMBER] = queue
+  engine.queuePairs[NUMBER] = queuePair
+  const flow = new code.Flow(queuePair, code.thisNode, NUMBER, 1, null, true)
+  flow.twin = flow
+  queuePair.flow = flow
+  // Privately: the word in the segment is for clients, and was stored when the queue pair was connected.
+  queuePair.state = queuePairState.connected
+  for (let member = 1; member < MEMBERS; member++) {
+    engine.doorbells[member] = segments.bells + member
+    engine.memberJobs[member] = JOB
+  }
+  return { engine, queuePair }
+}
+
+/** Turns until one does nothing, so that no request is in the engine's private memory. */
+export function turnUntilIdle(engine: Engine): number {
+  let work = 0
+  for (let done = engine.turn(0, false); done > 0; done = engine.turn(0, false)) work += done
+  return work
+}

@@ -1,0 +1,234 @@
+/**
+ * Several processes post lists to one queue pair; the broker takes, executes and completes them, and sweeps after deaths. The queue pair
+ * is connected to itself and requests are writes of no bytes: executed at once, successes unsignalled, so slots are free again at once.
+ *
+ *   I6   executed = published, in the published order, with whole bodies; nothing twice
+ *   I7   at rest every slot is free, or done with a verdict that nobody polls here
+ *   I8   each process's requests in the order in which it posted them
+ *   I9   every published request gets one verdict: success, or unknown when its broker died while it was posted
+ *   I10  whoever lives gets everything posted, whoever dies or stops
+ *   I5   at rest no lock names a dead member
+ *   I23  recovery may die and be repeated: the broker's deaths count there too
+ */
+import { sendSlot } from '../../protocol/queue-pair-segment.js'
+import { status as verdict } from '../../protocol/statuses.js'
+import type { Bounds, Scenario, Scene } from '../support/explorer.js'
+import { type ActorSpec, type ActorState, type Operation, REST, type Self, status } from '../support/explorer-actor.js'
+import { check } from '../support/explorer-runner.js'
+import { MEMBERS, World } from '../support/explorer-world.js'
+import { type BrokerProcess, boot, turnUntilIdle } from './broker-process.js'
+import type { Code } from './load.js'
+import { attach, openSegment, Segments } from './segments.js'
+
+const ID = sendSlot.offset.id / 8
+const SERVE = 1
+
+export interface PostOptions {
+  /** For each client the lengths of the lists it posts, one after another. */
+  readonly lists: readonly (readonly number[])[]
+  readonly slots: number
+}
+
+export function postScenario(code: Code, name: string, options: PostOptions, bounds: Bounds): Scenario {
+  return { name, bounds, begin: (runner) => void (code.explored.bells = runner), scene: () => postScene(code, options) }
+}
+
+type Attachment = InstanceType<Code['Attachment']>
+
+function postScene(code: Code, { lists, slots }: PostOptions): Scene {
+  const segments = new Segments({ sendSlots: slots, receiveSlots: 1, completions: 8 })
+  const total = lists.flat().reduce((sum, length) => sum + length, 0)
+  const world = new World(segments.words, 4 * total + 3 * MEMBERS + 4)
+  /** Requests are numbered from 0 by client and order; their id is one more. */
+  const published = world.reserve(total)
+  const executed = world.reserve(total)
+  const verdicts = world.reserve(total)
+  const publishedCount = world.reserve(1)
+  const executedUpTo = world.reserve(1)
+  const epoch = world.reserve(1)
+  const progress = world.reserve(MEMBERS)
+  const swept = world.reserve(MEMBERS)
+  const stateWord = (slot: number): number => segments.sendSlot(slot) + sendSlot.word.state
+  const requestIn = (slot: number): number => world.f64[segments.sendSlot(slot) / 2 + ID]! - 1
+  /** The engine whose step is under way, for looking at its private record of a request. */
+  let serving: BrokerProcess | undefined
+
+  // ---- what is observed ---------------------------------------------------------------------------------------------------
+
+  world.watches.set(segments.sendTail, (found, tail) => {
+    for (let position = found; position !== tail; position++) {
+      const slot = world.read(segments.sendEntry(position)) - 1
+      const request = requestIn(slot)
+      const count = world.read(publishedCount)
+      check(count < total && request >= 0, 'I6', `position ${position} publishes more than was posted`)
+      const before = count > 0 ? world.read(published + count - 1) : -1
+      check(world.read(published + request) === 0 || before !== request, 'I6', `request ${request} is published twice`)
+      world.write(published + count, request)
+      world.write(publishedCount, count + 1)
+    }
+  })
+  const orderOf = (request: number): number => {
+    for (let at = 0; at < world.read(publishedCount); at++) if (world.read(published + at) === request) return at
+    return -1
+  }
+  const execute = (slot: number): void => {
+    const request = requestIn(slot)
+    const record = serving!.queuePair.sendRequest(slot)
+    check(record.remoteOffset === request, 'I6', `request ${request} is executed as ${record.remoteOffset}`)
+    const order = orderOf(request)
+    check(order >= 0, 'I6', `request ${request} is executed and was not published`)
+    check(world.read(executed + request) === 0, 'I6', `request ${request} is executed twice`)
+    check(order >= world.read(executedUpTo), 'I6', `request ${request} is executed after a later one`)
+    world.write(executed + request, 1)
+    world.write(executedUpTo, order + 1)
+  }
+  const conclude = (slot: number): void => {
+    const request = requestIn(slot)
+    check(world.read(executed + request) === 1, 'I9', `request ${request} has a verdict and was not executed`)
+    check(world.read(verdicts + request) === 0, 'I9', `request ${request} has two verdicts`)
+    world.write(verdicts + request, 1)
+  }
+  for (let slot = 0; slot < slots; slot++) {
+    world.watches.set(stateWord(slot), (found, value) => {
+      if (code.stateOf(value) === code.SLOT_POSTED) execute(slot)
+      else if (code.stateOf(found) === code.SLOT_POSTED) conclude(slot)
+      else if (code.stateOf(value) === code.SLOT_DONE) check(false, 'I9', 'a request was refused')
+    })
+  }
+
+  // ---- clients ------------------------------------------------------------------------------------------------------------
+
+  const attachments: Attachment[] = []
+  const openQueuePair = (self: Self): InstanceType<Code['QueuePair']> => {
+    const attachment = (attachments[self.member] ??= attach(code, segments, self))
+    const queues = { share: () => null } as unknown as InstanceType<Code['CompletionQueue']>
+    const opened = new code.QueuePair(attachment, openSegment(code, segments, self), queues, queues)
+    attachment.queuePairs.clear()
+    return opened
+  }
+  const firstOf = (client: number, list: number): number =>
+    lists.slice(0, client).flat().concat(lists[client]!.slice(0, list)).reduce((sum, length) => sum + length, 0)
+  const postList = (client: number, list: number): Operation => ({
+    name: 'post',
+    looksAt: (index) => slotStates.has(index),
+    run(self) {
+      const done = self.note(() => world.read(progress + self.member))
+      const first = firstOf(client, list)
+      const requests = []
+      for (let request = first + done; request < first + lists[client]![list]!; request++) {
+        requests.push({ opcode: 'write' as const, id: request + 1, remote: { key: 1, offset: request }, signaled: false })
+      }
+      const queuePair = openQueuePair(self)
+      const accepted = queuePair.postSend(requests)
+      if (accepted < requests.length) {
+        self.note(() => {
+          world.write(progress + self.member, done + accepted)
+          return 0
+        })
+        return queuePair.lastRefusal === 'busy' ? undefined : REST
+      }
+      self.note(() => {
+        world.write(progress + self.member, 0)
+        return 0
+      })
+      return undefined
+    },
+  })
+  const slotStates = new Set(Array.from({ length: slots }, (_, slot) => stateWord(slot)))
+  const clients: ActorSpec[] = lists.map((lengths, client) => ({
+    name: `client${client + 1}`,
+    role: 'client',
+    member: client + 1,
+    operations: lengths.map((_, list) => postList(client, list)),
+  }))
+
+  // ---- the broker ---------------------------------------------------------------------------------------------------------
+
+  const activityWords = segments.page - segments.activity
+  const locks = [segments.sendLock]
+  const sweepLocks = (self: Self, member: number): void => {
+    const owner = code.ownerWord(0, 1 + self.note(() => world.read(epoch)))
+    for (const lock of locks) code.sweepLock(self.words(segments.queuePair), lock, member, owner, () => {})
+  }
+  const dying = (): number => {
+    for (let member = 1; member <= lists.length; member++) {
+      if (world.read(world.dead(member)) === 1 && world.read(swept + member) === 0) return member
+    }
+    return 0
+  }
+  const recover: Operation = {
+    name: 'recover',
+    run(self) {
+      self.note(() => {
+        world.write(world.dead(0), 0)
+        return 0
+      })
+      sweepLocks(self, 0)
+      const { engine, queuePair } = (serving = boot(code, segments, self))
+      check(code.finishVisits(queuePair), 'I6', 'an honest ring was taken for corrupt')
+      const left = code.leftInSendSlots(queuePair)
+      if (left === undefined) return check(false, 'I6', 'an honest slot was taken for corrupt') ?? 0
+      code.republish(engine, queuePair, 0, left.done)
+      for (const { slot, generation, position } of left.posted) {
+        const request = code.recordSend(engine, queuePair, slot, generation, position)
+        request.exposed = true
+        code.completeUnsent(engine, request, verdict.unknown)
+      }
+      code.retakeSends(engine, queuePair, left.queued)
+      code.clearAll(self.words(segments.activity), 0)
+      while (code.drainSends(engine, queuePair, 4096));
+      turnUntilIdle(engine)
+      return SERVE
+    },
+  }
+  const serve: Operation = {
+    name: 'serve',
+    looksAt: (index) => index >= segments.activity && index < segments.activity + activityWords,
+    run(self) {
+      const member = self.note(dying)
+      const { engine, queuePair } = (serving = boot(code, segments, self))
+      if (member === 0) return turnUntilIdle(engine) > 0 ? SERVE : REST
+      sweepLocks(self, member)
+      code.sweepQueuePair(engine, queuePair, member)
+      turnUntilIdle(engine)
+      self.note(() => {
+        world.write(swept + member, 1)
+        return 0
+      })
+      return SERVE
+    },
+  }
+  const broker: ActorSpec = {
+    name: 'broker',
+    role: 'broker',
+    member: 0,
+    operations: [recover, serve],
+    startsAt: SERVE,
+    restartsAt: 0,
+    died: () => world.write(epoch, world.read(epoch) + 1),
+  }
+
+  const atRest = (states: readonly ActorState[]): void => {
+    for (let client = 0; client < lists.length; client++) {
+      check(states[client]!.status !== status.running, 'I10', `client ${client + 1} lives and its requests are not posted`)
+    }
+    for (let at = 0; at < world.read(publishedCount); at++) {
+      const request = world.read(published + at)
+      check(world.read(verdicts + request) === 1, 'I9', `request ${request} was published and has no verdict`)
+    }
+    for (let slot = 0; slot < slots; slot++) {
+      const state = code.stateOf(world.read(stateWord(slot)))
+      check(state === code.SLOT_FREE || state === code.SLOT_DONE, 'I7', `at rest slot ${slot} is in state ${state}`)
+    }
+    check(world.read(segments.sendLock) === 0, 'I5', 'at rest the lock is held')
+  }
+  const privateTo = (index: number): string | undefined => {
+    if (index >= segments.completionQueue && index < segments.activity) return 'broker'
+    return index >= segments.receiveSlot(0) && index < segments.completionQueue ? 'broker' : undefined
+  }
+  const writtenBy = (index: number): string | undefined => {
+    if (index === segments.sendHead) return 'broker'
+    return index >= segments.page || index === segments.queuePairStateWord ? 'nobody' : undefined
+  }
+  return { world, actors: [...clients, broker], privateTo, writtenBy, atRest, nameOf: (index) => segments.nameOf(index) }
+}

@@ -1,0 +1,23 @@
+/** What runs in the virtual machine: each part adds to the report, which is written after every part. */
+import { writeFileSync } from 'node:fs'
+import { release } from 'node:os'
+import { join } from 'node:path'
+import { emptyReport, type Report } from '../report.js'
+import { readWishes, type Wishes } from '../wishes.js'
+import { runConformance } from './conformance.js'
+
+const folder = process.argv[2]!
+const wishes = readWishes(folder)
+let report: Report = emptyReport('rxe0', release())
+const save = (): void => writeFileSync(join(folder, 'report.json'), JSON.stringify(report))
+const parts: Readonly<Record<string, (wishes: Wishes) => Promise<Partial<Report>>>> = {
+  conformance: runConformance,
+}
+
+save()
+for (const [name, part] of Object.entries(parts)) {
+  if (wishes.only !== '' && !wishes.only.split(',').includes(name)) continue
+  console.log(`== ${name}`)
+  report = { ...report, ...(await part(wishes)) }
+  save()
+}

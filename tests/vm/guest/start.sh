@@ -1,0 +1,18 @@
+#!/bin/sh
+# Runs in the virtual machine, in the host's file tree: makes the Soft-RoCE device, then runs the checks.
+root=$1
+node=$2
+ulimit -l unlimited
+ip link add veth0 type veth peer name veth1
+ip link set veth0 up
+ip link set veth1 up
+ip address add 10.77.0.1/24 dev veth0
+# The IPv6 addresses of the interfaces make GIDs too; they come a moment later.
+rdma link add rxe0 type rxe netdev veth0
+sleep 1
+rdma link show
+# Counters are read afresh each time: the cases wait for one of them.
+echo 0 > /sys/class/infiniband/rxe0/ports/1/hw_counters/lifespan
+cd /tmp || exit 1
+"$node" "$root/.cache/vm/built/tests/vm/guest/main.js" /run/results
+echo "the checks ended with status $?"

@@ -1,0 +1,56 @@
+/** What a run found. */
+export interface Conformance {
+  readonly passed: number
+  readonly failed: number
+  /** Number of the case and why it does not apply. */
+  readonly skipped: readonly string[]
+  readonly failures: readonly string[]
+}
+
+export interface Report {
+  readonly provider: 'verbs'
+  readonly device: string
+  /** Why nothing ran. */
+  readonly skipped?: string
+  readonly kernel?: string
+  readonly conformance: Conformance | null
+  /** What the probes answered, by name. */
+  readonly probes?: Readonly<Record<string, unknown>>
+  readonly differentialPrograms: number
+  readonly mismatches: number
+  readonly demo: Readonly<Record<string, unknown>> | null
+}
+
+const empty = { conformance: null, differentialPrograms: 0, mismatches: 0, demo: null }
+
+export const skippedReport = (reason: string): Report => ({
+  provider: 'verbs',
+  device: 'none',
+  skipped: reason,
+  ...empty,
+})
+
+export const emptyReport = (device: string, kernel: string): Report => ({ provider: 'verbs', device, kernel, ...empty })
+
+export const readReport = (text: string): Report => JSON.parse(text) as Report
+
+export function succeeded(report: Report): boolean {
+  if (report.skipped !== undefined) return true
+  const isConforming = report.conformance === null || report.conformance.failed === 0
+  const isDemoVerified = report.demo === null || report.demo.verified === true
+  return isConforming && isDemoVerified && report.mismatches === 0
+}
+
+export function describeReport(report: Report): string {
+  if (report.skipped !== undefined) return `verbs: skipped, ${report.skipped}`
+  const { conformance, demo } = report
+  const lines = [`verbs on ${report.device}, kernel ${report.kernel}`]
+  if (conformance !== null) {
+    lines.push(`  conformance: ${conformance.passed} passed, ${conformance.failed} failed`)
+    lines.push(...conformance.failures.map((failure) => `    failed  ${failure}`))
+    lines.push(...conformance.skipped.map((reason) => `    skipped ${reason}`))
+  }
+  lines.push(`  differential: ${report.differentialPrograms} programs, ${report.mismatches} mismatches`)
+  lines.push(`  demo: ${demo === null ? 'did not run' : JSON.stringify(demo)}`)
+  return lines.join('\n')
+}

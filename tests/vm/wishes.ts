@@ -1,0 +1,21 @@
+/** What the guest is asked to do, as a file in the shared folder. */
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+export interface Wishes {
+  /** Parts to run, separated by commas; empty: all. */
+  readonly only: string
+  /** Numbers of conformance cases, separated by commas; empty: all. */
+  readonly cases: string
+}
+
+const NAME = 'wishes.json'
+
+export function writeWishes(folder: string, wishes: Wishes): void {
+  writeFileSync(join(folder, NAME), JSON.stringify(wishes))
+}
+
+export function readWishes(folder: string): Wishes {
+  const path = join(folder, NAME)
+  return existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as Wishes) : { only: '', cases: '' }
+}
