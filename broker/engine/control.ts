@@ -189,6 +189,7 @@ export function sendAcknowledgements(engine: Engine, lane: Lane): number {
   }
   if (rows > 0) engine.counters[counterIndex['acknowledgements-sent']]! += rows
   if (!lane.hasNews) lane.newsMessages = 0
+  lane.newsAge = 0
   return rows
 }
 

@@ -37,6 +37,8 @@ import { sendFlows } from './transmit.js'
 const DRAIN_BUDGET = 256
 /** News that waited this many messages are told without waiting for an idle turn. */
 const NEWS_LIMIT = 128
+/** News that waited this many turns for a message to ride on are told although others keep the engine busy. */
+const NEWS_TURNS = 8
 const POLL_BATCH = 256
 
 export interface EngineJob {
@@ -251,7 +253,9 @@ export class Engine {
       work += sendFlows(this, lane)
       work += postBulk(this, lane)
     }
-    if (lane.hasNews && (idle || lane.newsMessages >= NEWS_LIMIT)) work += sendAcknowledgements(this, lane)
+    if (lane.hasNews && (idle || lane.newsMessages >= NEWS_LIMIT || ++lane.newsAge >= NEWS_TURNS)) {
+      work += sendAcknowledgements(this, lane)
+    }
     if (lane.unreported >= lane.bounceCount >> 1 || (idle && lane.consumedNews > 0)) work += lane.reportConsumed()
     lane.closeFrame()
     this.flushLane(lane)

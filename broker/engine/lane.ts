@@ -135,6 +135,7 @@ export class Lane {
   #newsTail: Flow | null = null
   /** Messages delivered since acknowledgements were last sent, and flows that have news. */
   newsMessages = 0
+  newsAge = 0
   newsFlows = 0
   readonly #loose: LooseMessage[] = []
   #looseHead = 0

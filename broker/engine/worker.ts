@@ -100,7 +100,8 @@ async function run(engine: Engine, device: Device, page: Mapping): Promise<void>
 async function main(): Promise<void> {
   const nodeFile = Mapping.at(options.nodeFile.address, options.nodeFile.byteLength)
   const page = Mapping.at(options.brokerPage.address, options.brokerPage.byteLength)
-  const opened = openDevice({ provider: options.provider, name: options.device ?? 'soft0', host: options.host, port: options.port })
+  const { provider, host, port: devicePort } = options
+  const opened = openDevice({ provider, host, port: devicePort, ...(options.device === null ? {} : { name: options.device }) })
   if (!opened.device) {
     emit('failed', toFailure(opened.failure))
     port.close()

@@ -38,7 +38,6 @@ type NamedLane = LaneBody & { readonly lane: number; readonly incarnation: numbe
 const finalCodes = new Set<string>([
   'peer-refused',
   'wrong-cluster-key',
-  'peer-unknown',
   'limit-exceeded',
   'no-memory',
   'protocol-violation',
@@ -47,7 +46,15 @@ const finalCodes = new Set<string>([
   'access-denied',
   'internal-error',
 ])
-const isFinal = (error: SharedVerbsError): boolean => finalCodes.has(error.code)
+/** A node that this one cannot find may find this one: only after this long an unknown name is taken for a mistake. */
+const UNKNOWN_GRACE_MS = 2000
+
+/** What had failed when somebody began to wait, and when that was: older failures are not his. */
+interface WaitStart {
+  readonly peer: number
+  readonly set: number
+  readonly nowMs: number
+}
 
 export class Sharing implements LaneKeeper, PeersListener {
   readonly peers: Peers
@@ -95,7 +102,8 @@ export class Sharing implements LaneKeeper, PeersListener {
   async acquire(job: Job, request: PathRequest): Promise<PathUse> {
     const peer = this.peers.get(request.node)
     const set = this.#set(job, peer, request.trafficClass)
-    const since = { peer: peer.failureSerial, set: set.failure?.serial ?? 0 }
+    const nowMs = this.#options.clock.nowMs()
+    const since = { peer: peer.failureSerial, set: set.failure?.serial ?? 0, nowMs }
     set.waiters++
     try {
       const look = (): PathUse | undefined => this.#look(set, request, since)
@@ -254,13 +262,15 @@ export class Sharing implements LaneKeeper, PeersListener {
   }
 
   /** One look of a waiting connect. */
-  #look(set: LaneSet, request: PathRequest, since: { peer: number; set: number }): PathUse | undefined {
+  #look(set: LaneSet, request: PathRequest, since: WaitStart): PathUse | undefined {
     if (this.#stopped) throw new SharedVerbsError('draining', `the broker stops; node ${request.node} is not sought`)
     if (!request.isWanted())
       throw new SharedVerbsError('closed', `the session left while node ${request.node} was sought`)
-    throwIfFinal(set.peer.failure, since.peer)
-    throwIfFinal(set.failure, since.set)
-    const lastChance = this.#options.clock.nowMs() >= request.deadlineMs
+    const nowMs = this.#options.clock.nowMs()
+    const waitedMs = nowMs - since.nowMs
+    throwIfFinal(set.peer.failure, since.peer, waitedMs)
+    throwIfFinal(set.failure, since.set, waitedMs)
+    const lastChance = nowMs >= request.deadlineMs
     const { link } = set.peer
     if (!lastChance) this.#advance(set)
     if (set.reaping) return undefined
@@ -462,6 +472,13 @@ export class Sharing implements LaneKeeper, PeersListener {
 
 const setKey = (job: Job, peer: Peer, trafficClass: number): string => `${job.number} ${peer.row} ${trafficClass}`
 
-function throwIfFinal(failure: { error: SharedVerbsError; serial: number } | null, since: number): void {
-  if (failure && failure.serial > since && isFinal(failure.error)) throw failure.error
+function throwIfFinal(
+  failure: { error: SharedVerbsError; serial: number } | null,
+  since: number,
+  waitedMs: number,
+): void {
+  if (!failure || failure.serial <= since) return
+  const { error } = failure
+  const mistaken = error.code === 'peer-unknown' && waitedMs >= UNKNOWN_GRACE_MS
+  if (mistaken || finalCodes.has(error.code)) throw error
 }

@@ -42,6 +42,7 @@ import { type StatusName, statusName } from '../../protocol/statuses.js'
 import { activityLayout, markActive } from '../../shm/activity.js'
 import { clock, closeDescriptor, eventfdCreate } from '../../shm/libc.js'
 import { Mapping } from '../../shm/mapping.js'
+import type { Memory } from '../../shm/memory.js'
 import { append } from '../../shm/reference-ring.js'
 import { claimFree, doneToFree, NO_CLAIM } from '../../shm/slot-state.js'
 
@@ -76,6 +77,8 @@ export interface TestSend {
   readonly signaled?: boolean
   readonly solicited?: boolean
   readonly destination?: { node: number; number: number; generation: number }
+  /** Scribbles over the slot before it is committed, as a faulty or hostile client would. */
+  readonly spoil?: (memory: Memory, slot: number) => void
 }
 
 export const JOB = 1
@@ -127,6 +130,7 @@ export class TestQueuePair {
       })
       if (request.inline) memory.u8.set(request.inline, slot.offset + sendSlot.offset.entries)
       this.#entries(slot.offset + sendSlot.offset.entries, request.local ?? [])
+      request.spoil?.(memory, slot.offset)
       slots[count++] = slot.index
     }
     if (count > 0) {

@@ -79,8 +79,8 @@ export function startProcess(
     mark,
     stdout: () => output.stdout,
     stderr: () => output.stderr,
-    ended: (timeoutMs = 30_000) => within(end, { timeoutMs, what: `the end of ${name}\n${output.stderr}` }),
-    printed: (pattern, timeoutMs = 30_000) => {
+    ended: (timeoutMs = 60_000) => within(end, { timeoutMs, what: `the end of ${name}\n${output.stderr}` }),
+    printed: (pattern, timeoutMs = 60_000) => {
       const look = (): RegExpExecArray | undefined => {
         const found = pattern.exec(output.stdout)
         if (found !== null) return found

@@ -9,7 +9,7 @@ import { until } from '../support/until.js'
 const commands = ['start', 'status', 'drain', 'stop', 'inspect', 'demo'] as const
 
 for (const command of commands) {
-  test(`${command} --help has examples and exit statuses and fits a terminal`, async (t) => {
+  test.serial(`${command} --help has examples and exit statuses and fits a terminal`, async (t) => {
     const { code, stdout, stderr } = await runCli(t, [command, '--help'])
     t.is(code, 0)
     t.is(stderr, '')
@@ -23,7 +23,7 @@ for (const command of commands) {
   })
 }
 
-test('an unknown option is refused by name, with its code', async (t) => {
+test.serial('an unknown option is refused by name, with its code', async (t) => {
   for (const command of commands) {
     const { code, stdout, stderr } = await runCli(t, [command, '--frobnicate'])
     t.is(code, 2)
@@ -32,14 +32,14 @@ test('an unknown option is refused by name, with its code', async (t) => {
   }
 })
 
-test('errors are JSON when JSON is asked for', async (t) => {
+test.serial('errors are JSON when JSON is asked for', async (t) => {
   const { code, stderr } = await runCli(t, ['status', '--json', '--frobnicate'])
   t.is(code, 2)
   const { error } = JSON.parse(stderr) as { error: Record<string, unknown> }
   t.like(error, { code: 'unknown-option', category: 'usage', context: { offender: '--frobnicate' } })
 })
 
-test('wrong values are refused with the value', async (t) => {
+test.serial('wrong values are refused with the value', async (t) => {
   const wrong: readonly (readonly [string[], RegExp])[] = [
     [['start', '--port', '70000'], /'70000'/],
     [['start', '--lanes', 'many'], /'many'/],
@@ -60,7 +60,7 @@ test('wrong values are refused with the value', async (t) => {
   }
 })
 
-test('commands say that no broker runs', async (t) => {
+test.serial('commands say that no broker runs', async (t) => {
   const directory = temporaryDirectory(t)
   for (const command of ['status', 'stop', 'drain', 'inspect']) {
     const { code, stdout, stderr } = await runCli(t, [command, '--runtime-dir', directory])
@@ -71,7 +71,7 @@ test('commands say that no broker runs', async (t) => {
   t.deepEqual(filesBelow(directory), [])
 })
 
-test('a node file of another build is refused', async (t) => {
+test.serial('a node file of another build is refused', async (t) => {
   const directory = temporaryDirectory(t)
   writeFileSync(`${directory}/node`, new Uint8Array(8192).fill(7))
   const { code, stderr } = await runCli(t, ['status', '--runtime-dir', directory])
@@ -79,7 +79,7 @@ test('a node file of another build is refused', async (t) => {
   t.regex(stderr, /^broker: segment-invalid: /)
 })
 
-test('a cluster key that everybody may read is refused, and never shown', async (t) => {
+test.serial('a cluster key that everybody may read is refused, and never shown', async (t) => {
   const directory = temporaryDirectory(t)
   const path = `${directory}/key`
   writeFileSync(path, 'very-secret', { mode: 0o644 })
@@ -89,7 +89,7 @@ test('a cluster key that everybody may read is refused, and never shown', async 
   t.notRegex(stderr, /very-secret/)
 })
 
-test('a broker starts, shows itself, drains and stops without a trace', async (t) => {
+test.serial('a broker starts, shows itself, drains and stops without a trace', async (t) => {
   const { runtimeDirectory, process: broker, started } = await startBroker(t, '--node', 'alpha')
   const at = ['--runtime-dir', runtimeDirectory] as const
   t.is(started.node, 'alpha')
@@ -116,7 +116,7 @@ test('a broker starts, shows itself, drains and stops without a trace', async (t
   t.deepEqual(processesMarked(broker.mark), [])
 })
 
-test('every view answers, in text and JSON', async (t) => {
+test.serial('every view answers, in text and JSON', async (t) => {
   const { runtimeDirectory } = await startBroker(t)
   const views = 'overview sessions qps shared-qps mrs cqs peers locks counters errors events'.split(' ')
   for (const view of views) {
@@ -127,7 +127,7 @@ test('every view answers, in text and JSON', async (t) => {
   }
 })
 
-test('a second start on the same directory is refused with the pid of the first', async (t) => {
+test.serial('a second start on the same directory is refused with the pid of the first', async (t) => {
   const { runtimeDirectory, started } = await startBroker(t)
   const second = await runCli(t, ['start', '--runtime-dir', runtimeDirectory])
   t.is(second.code, 4)
@@ -137,7 +137,7 @@ test('a second start on the same directory is refused with the pid of the first'
   t.like(JSON.parse(ensured.stdout), { event: 'already-running', processId: started.processId })
 })
 
-test('SIGTERM drains and stops; SIGINT too', async (t) => {
+test.serial('SIGTERM drains and stops; SIGINT too', async (t) => {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     const { runtimeDirectory, process: broker, started } = await startBroker(t)
     process.kill(started.processId, signal)
@@ -146,7 +146,7 @@ test('SIGTERM drains and stops; SIGINT too', async (t) => {
   }
 })
 
-test('a dead broker can be inspected, and is said to be dead', async (t) => {
+test.serial('a dead broker can be inspected, and is said to be dead', async (t) => {
   const { runtimeDirectory, process: broker, started } = await startBroker(t, '--node', 'alpha')
   const at = ['--runtime-dir', runtimeDirectory] as const
   process.kill(started.processId, 'SIGKILL')
@@ -171,7 +171,7 @@ test('a dead broker can be inspected, and is said to be dead', async (t) => {
   t.is((await runCli(t, ['stop', ...at])).code, 0)
 })
 
-test('a hung broker can be inspected, and is said to hang', async (t) => {
+test.serial('a hung broker can be inspected, and is said to hang', async (t) => {
   const { runtimeDirectory, process: broker, started } = await startBroker(t, '--node', 'alpha')
   const at = ['--runtime-dir', runtimeDirectory] as const
   process.kill(started.processId, 'SIGSTOP')
@@ -180,7 +180,7 @@ test('a hung broker can be inspected, and is said to hang', async (t) => {
       const status = await runCli(t, ['status', ...at, '--json'])
       return status.code === 5 ? status : undefined
     },
-    { timeoutMs: 30_000, what: 'the broker to be found hanging' },
+    { timeoutMs: 60_000, what: 'the broker to be found hanging' },
   )
   t.like(JSON.parse(found.stdout), { state: 'hung' })
   const overview = await runCli(t, ['inspect', ...at])
@@ -194,7 +194,7 @@ test('a hung broker can be inspected, and is said to hang', async (t) => {
   await broker.ended()
 })
 
-test('a daemon goes on when its starter has ended, and says that it is ready', async (t) => {
+test.serial('a daemon goes on when its starter has ended, and says that it is ready', async (t) => {
   const runtimeDirectory = `${temporaryDirectory(t)}/run`
   const at = ['--runtime-dir', runtimeDirectory] as const
   const starter = startCli(t, ['start', '--daemon', '--json', ...at])
@@ -206,7 +206,7 @@ test('a daemon goes on when its starter has ended, and says that it is ready', a
   t.deepEqual(processesMarked(starter.mark), [])
 })
 
-test('a daemon that cannot start says why', async (t) => {
+test.serial('a daemon that cannot start says why', async (t) => {
   const directory = temporaryDirectory(t)
   const open = `${directory}/open`
   mkdirSync(open)
@@ -216,7 +216,7 @@ test('a daemon that cannot start says why', async (t) => {
   t.regex(stderr, /^broker: runtime-directory-unusable: /)
 })
 
-test('readiness is told on a descriptor', async (t) => {
+test.serial('readiness is told on a descriptor', async (t) => {
   const runtimeDirectory = `${temporaryDirectory(t)}/run`
   const { binPath } = await import('../support/cli.js')
   const { startProcess } = await import('../support/processes.js')

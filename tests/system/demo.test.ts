@@ -10,10 +10,10 @@ import { until } from '../support/until.js'
 /** Big enough for parts that are no multiple of anything. */
 const file = new URL('../../package-lock.json', import.meta.url).pathname
 
-test('the demo verifies everything and leaves nothing behind', async (t) => {
+test.serial('the demo verifies everything and leaves nothing behind', async (t) => {
   const directory = temporaryDirectory(t)
   const demo = startCli(t, ['demo', '--json', '--processes', '2', '--file', file], { env: { TMPDIR: directory } })
-  const { code, stdout, stderr } = await demo.ended(80_000)
+  const { code, stdout, stderr } = await demo.ended(150_000)
   t.is(code, 0, stderr)
   const result = JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as Record<string, unknown>
   t.like(result, {
@@ -30,9 +30,9 @@ test('the demo verifies everything and leaves nothing behind', async (t) => {
   t.deepEqual(filesBelow(directory), [])
 })
 
-test('lanes are what was asked for, and the text says so', async (t) => {
+test.serial('lanes are what was asked for, and the text says so', async (t) => {
   const { code, stdout, stderr } = await runCli(t, ['demo', '--processes', '2', '--lanes', '2', '--file', file], {
-    timeoutMs: 80_000,
+    timeoutMs: 150_000,
   })
   t.is(code, 0, stderr)
   t.regex(stdout, /^ {2}queue pairs of the provider, a node +2 /m)
@@ -43,11 +43,11 @@ test('lanes are what was asked for, and the text says so', async (t) => {
   )
 })
 
-test('an interrupted demo leaves nothing behind', async (t) => {
+test.serial('an interrupted demo leaves nothing behind', async (t) => {
   const directory = temporaryDirectory(t)
   const demo = startCli(t, ['demo', '--processes', '2', '--file', file], { env: { TMPDIR: directory } })
   await until(() => filesBelow(directory).some((path) => path.endsWith('broker.sock')), {
-    timeoutMs: 30_000,
+    timeoutMs: 60_000,
     what: 'the brokers of the demo',
   })
   demo.signal('SIGINT')
@@ -58,7 +58,7 @@ test('an interrupted demo leaves nothing behind', async (t) => {
   t.deepEqual(filesBelow(directory), [])
 })
 
-test('a demo of a file that is not there is refused', async (t) => {
+test.serial('a demo of a file that is not there is refused', async (t) => {
   const { code, stderr } = await runCli(t, ['demo', '--file', '/nonexistent/file'])
   t.is(code, 2)
   t.regex(stderr, /^broker: invalid-argument: .*\/nonexistent\/file/)

@@ -23,7 +23,7 @@ async function succeed(
   ...words: string[]
 ): Promise<string> {
   const [command = '', ...commandArguments] = words
-  const { code, stdout, stderr } = await runProcess(t, command, commandArguments, { cwd, timeoutMs: 85_000 })
+  const { code, stdout, stderr } = await runProcess(t, command, commandArguments, { cwd, timeoutMs: 150_000 })
   t.is(code, 0, `${words.join(' ')}\n${stdout}\n${stderr}`)
   return stdout
 }
@@ -45,14 +45,14 @@ first('/nonexistent').catch((error: unknown) => {
 })
 `
 
-test('a checkout runs the command with nothing built', async (t) => {
-  t.timeout(90_000)
+test.serial('a checkout runs the command with nothing built', async (t) => {
+  t.timeout(170_000)
   const checkout = freshCheckout(t)
   t.regex(await succeed(t, checkout, process.execPath, 'broker/bin.js', '--help'), /Usage: broker/)
 })
 
-test('the package installs, has types, and runs its command', async (t) => {
-  t.timeout(90_000)
+test.serial('the package installs, has types, and runs its command', async (t) => {
+  t.timeout(170_000)
   const checkout = freshCheckout(t)
   const project = join(temporaryDirectory(t), 'project')
   mkdirSync(project)

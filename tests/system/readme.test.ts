@@ -21,7 +21,7 @@ function greet(scope: Scope): (runtimeDirectory: string, ...roles: string[]) => 
     })
 }
 
-test('the program of the README greets on one node', async (t) => {
+test.serial('the program of the README greets on one node', async (t) => {
   const { runtimeDirectory } = await startBroker(t, '--node', 'alpha')
   const run = greet(t)
   const receiver = run(runtimeDirectory, 'receive')
@@ -33,7 +33,7 @@ test('the program of the README greets on one node', async (t) => {
   t.regex(received.stdout, /^success: hello through a shared queue pair$/m)
 })
 
-test('the program of the README greets from node to node', async (t) => {
+test.serial('the program of the README greets from node to node', async (t) => {
   const directory = temporaryDirectory(t)
   const keyFile = join(directory, 'cluster.key')
   writeFileSync(keyFile, 'a secret of this test', { mode: 0o600 })
@@ -50,7 +50,7 @@ test('the program of the README greets from node to node', async (t) => {
   t.is((JSON.parse(stdout) as { node: string }).node, 'beta')
 })
 
-test('exit statuses are those of the command', async (t) => {
+test.serial('exit statuses are those of the command', async (t) => {
   const { stdout } = await runCli(t, ['--help'])
   const printed = [...stdout.matchAll(/^ {2}(\d) {2}(.+)$/gm)].map(([, code, text]) => `| ${code} | ${text} |`)
   t.is(printed.length, 7)

@@ -337,7 +337,8 @@ const cases: readonly EngineCase[] = [
       let sendsBefore = 0
       await stage.until(() => {
         if (stage.lane.readsOutstanding > 3) t.fail('too many reads under way')
-        if (near.queuePair.send(message(near, 0, { signaled: false })) > 0) receiveAll(far, 1)
+        receiveAll(far, 8)
+        near.queuePair.send(message(near, 0, { signaled: false }))
         sendsBefore += far.queue.poll().length
         return left.poll() >= 100
       }, 'all reads completed')

@@ -308,9 +308,12 @@ export const stateCases: ProviderCase[] = [
           // From here on only the peer turns until it is late.
           a.write(round, { length: 8 })
           a.device.progress(rig.nowMs)
+          rig.skip(2)
+          a.device.progress(rig.nowMs)
           for (let turn = 0; turn < 200; turn++) b.device.progress(rig.nowMs)
           b.device.prepareSleep()
-          a.device.progress(rig.nowMs + (round + 1) * 10_000)
+          rig.skip(10_000)
+          a.device.progress(rig.nowMs)
         }
         rig.until(() => a.done(12))
         t.true(a.statuses.every((status) => status === 'success'))

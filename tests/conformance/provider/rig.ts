@@ -76,6 +76,7 @@ const TURNS_MAX = 400_000
 /** Instead of the bound on turns, where other processes or devices are waited for. */
 const REAL_TIME_MAX_MS = 30_000
 const TURN_MS = 0.001
+const SETTLED_MS = 40
 const MEMORY_BYTES = 8 << 20
 
 export interface PlayerOptions {
@@ -153,9 +154,15 @@ export class Rig {
     throw new Error(`in time: ${what} did not happen; ${this.describe()}`)
   }
 
-  /** Turns until nothing has happened for a while. */
+  /** Turns until nothing has happened for a while; a device that works by itself gets some real time for it. */
   settle(): void {
-    for (let idle = 0; idle < 300; ) idle = this.turn() === 0 ? idle + 1 : 0
+    const { clockMs } = this.factory
+    let busyMs = this.nowMs
+    for (let idle = 0; idle < 300 || (clockMs !== null && clockMs() - busyMs < SETTLED_MS); ) {
+      const work = this.turn()
+      idle = work === 0 ? idle + 1 : 0
+      if (work > 0) busyMs = this.nowMs
+    }
   }
 
   /** Lets time pass, a millisecond a turn. */
@@ -165,6 +172,11 @@ export class Rig {
       this.#nowMs += 1
       if (this.turn() === 0 && this.factory.clockMs !== null) schedulerYield()
     }
+  }
+
+  /** Time goes on while nobody turns, as if this process had been stopped. A real clock cannot be moved. */
+  skip(byMs: number): void {
+    this.#nowMs += byMs
   }
 
   control<Result>(call: (done: Done<Result>) => void): Result {

@@ -138,7 +138,7 @@ test.serial('a node under another name than it was called by is refused', async 
   t.like((await failureOf(connect(alpha.client, 'gamma'))).context, { field: 'node', mine: 'gamma', yours: 'beta' })
 })
 
-test.serial('a name that nobody knows is refused at once, one that does not answer at the deadline', async (t) => {
+test.serial('a name that nobody knows is refused soon, one that does not answer at the deadline', async (t) => {
   const { alpha, beta } = await startPair(t)
   const unknown = await failureOf(connect(alpha.client, 'nowhere.invalid', 20_000))
   t.is(unknown.code, 'peer-unknown')
@@ -160,6 +160,14 @@ test.serial('the job opens when its first member appears on the other node', asy
   await attachedClient(t, beta.directory, 'late-job')
   await t.notThrowsAsync(connecting)
   t.is(sharedQueuePairs(beta).length, 1)
+})
+
+test.serial('a node that cannot find the other waits to be found', async (t) => {
+  const { alpha, beta } = await startPair(t)
+  const waiting = connect(beta.client, 'alpha', 10_000)
+  await until(() => counters(beta.directory)['link-failures'] > 0, watch('an attempt in vain'))
+  await connect(alpha.client, 'beta')
+  await t.notThrowsAsync(waiting)
 })
 
 test.serial('a job that does not appear is named at the deadline', async (t) => {

@@ -1,6 +1,6 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { encode } from '../../../protocol/codec.js'
+import { check, encode } from '../../../protocol/codec.js'
 import { SharedVerbsError } from '../../../protocol/errors.js'
 import {
   decodeLinkMessage,
@@ -145,4 +145,16 @@ test('a path is a few short facts with plain names', (t) => {
     codeOf(() => decodeLinkMessage(bytes)),
     'malformed-message',
   )
+})
+
+test('the name of a path field is repeated in an error only in part, and without what steers a terminal', (t) => {
+  const address = { number: 1, packetSequence: 2, path: { [`\u001b[2J${'k'.repeat(9000)}`]: 1 } }
+  const error = t.throws(() => decodeLinkMessage(encode(['lane-opened', { address }])), {
+    instanceOf: SharedVerbsError,
+  })
+  t.true(error.message.length < 300)
+  const named = t.throws(() => check(queuePairAddressSchema, address, 'address'), { instanceOf: SharedVerbsError })
+  t.regex(named.message, /^address: path\.\?\[2Jkk/)
+  t.true(named.message.length < 500)
+  t.regex(`${named.message}${String(named.context['path'])}`, /^[\x20-\x7e]*$/)
 })

@@ -116,7 +116,7 @@ test('both sides compute the same from what the broker grants', (t) => {
   )
 })
 
-test('a queue pair as it is made by default fits 64 KiB, the largest 2 MiB', (t) => {
+test('a queue pair as it is made by default fits 64 KiB, the largest 4 MiB', (t) => {
   const { maxSend: sendSlots, maxReceive: receiveSlots, maxInline: inlineByteLength } = defaults
   const { slotsPerQueue } = limits
   for (const type of Object.values(queuePairType)) {
