@@ -204,7 +204,8 @@ function checkBody<Name extends RequestName>(name: Name, body: RequestBody<Name>
   const path = issue?.path.join('.') ?? ''
   throw new SharedVerbsError('invalid-argument', `${requests[name].name}: ${path}: ${issue?.message ?? 'invalid'}`, {
     path,
-    value: valueAt(body, issue?.path ?? []),
+    // A key never shows, not even a malformed one.
+    ...(path === 'jobKey' ? {} : { value: valueAt(body, issue?.path ?? []) }),
   })
 }
 

@@ -10,6 +10,7 @@ import { printJson } from './output.js'
 interface DemoOptions extends CommonOptions {
   readonly processes: number
   readonly lanes: number
+  readonly provider: 'soft' | 'verbs' | 'auto'
   readonly file: string
   readonly keep?: boolean
 }
@@ -35,6 +36,11 @@ export function addDemoCommand(program: Command): void {
     .description('Shows on one machine what the broker does, with real processes.')
     .option('--processes <n>', 'processes on each node', wholeNumber(2, 64), 8)
     .option('--lanes <n>', 'shared queue pairs between the nodes', wholeNumber(1, limits.lanes), 1)
+    .addOption(
+      new Option('--provider <name>', 'what the brokers use: an RDMA device or TCP')
+        .choices(['soft', 'verbs', 'auto'])
+        .default('soft'),
+    )
     .addOption(new Option('--file <path>', 'file to move').default(process.execPath, 'the program node'))
     .option('--keep', 'keep the directory with logs and the file')
     .addOption(jsonOption())
@@ -46,8 +52,8 @@ async function demo(options: DemoOptions): Promise<void> {
   const { progressBar, silentProgress } = await import('./demo/progress.js')
   const { Demo } = await import('./demo/run.js')
   const progress = process.stdout.isTTY && !options.json ? progressBar() : silentProgress
-  const { processes, lanes, keep = false } = options
-  const run = new Demo({ processes, lanes, file: resolve(options.file), keep }, progress)
+  const { processes, lanes, provider, keep = false } = options
+  const run = new Demo({ processes, lanes, provider, file: resolve(options.file), keep }, progress)
   const interrupted = whenInterrupted()
   try {
     const result = await Promise.race([run.run(), interrupted])

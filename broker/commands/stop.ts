@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { SharedVerbsError } from '../../protocol/errors.js'
-import { lockHolderOf } from '../observe/node-file-reader.js'
+import { lockHolderOf, processExists } from '../observe/node-file-reader.js'
 import { exitCodeHelp } from './exit-codes.js'
 import { type CommonOptions, directoryOf, jsonOption, runtimeDirOption, timeoutOption } from './options.js'
 import { printJson, printLine } from './output.js'
@@ -39,7 +39,8 @@ export function addStopCommand(program: Command): void {
 async function stop(options: StopOptions): Promise<void> {
   const snapshot = findRunningBroker(directoryOf(options))
   const { node, processId } = snapshot.header
-  const gone = (): boolean => lockHolderOf(snapshot.path) !== snapshot.lockHolder
+  // The lock goes first; whoever waits for the end wants the process gone as well.
+  const gone = (): boolean => lockHolderOf(snapshot.path) !== snapshot.lockHolder && !processExists(snapshot.lockHolder)
   signalBroker(snapshot, 'SIGTERM')
   let stopped = await waitUntil(gone, options.timeoutMs)
   const killed = !stopped && options.kill === true

@@ -115,7 +115,9 @@ function checkNumbers(settings: Settings): void {
   whole('lanes', 1, protocolLimits.lanes)
   whole('idleReapMs', 1, 2 ** 31 - 1)
   whole('bounceCount', 8, 65536)
-  whole('bounceByteLength', 256, 65536)
+  // A frame's length has 16 bits and its messages stand on 8 bytes.
+  whole('bounceByteLength', 256, 65528)
+  if (settings.bounceByteLength % 8 !== 0) refuse('bounceByteLength', settings.bounceByteLength, 'use a multiple of 8')
   whole('bulkWindowByteLength', 4096, 2 ** 40)
   for (const [name, value] of Object.entries(settings.limits)) {
     if (!(value >= 0)) refuse(`limits.${name}`, value, 'use a number from 0')

@@ -35,7 +35,7 @@ import { datagramFlow } from './paths.js'
 import { flowKey } from './queue-pair.js'
 import { answerResolve, takeResolved, takeRevoke, takeRevokeAcknowledged } from './remote-keys.js'
 import { requestStage, type SendRequest } from './request.js'
-import { postpone } from './waiting.js'
+import { postpone, refuseHead } from './waiting.js'
 
 const HEADER_BYTES = laneHeader.byteLength
 const ROUTE_BYTES = routeHeader.byteLength
@@ -516,6 +516,13 @@ function takeAtomicResult(engine: Engine, lane: Lane, flow: Flow, sequence: numb
 
 /** The peer could not receive this message (or the queue pair is gone): that request's verdict. */
 function takeRefusal(engine: Engine, flow: Flow, sequence: number, verdict: number): void {
+  const leaving = flow.waiting.head
+  if (leaving && leaving.moved > 0 && leaving.sequence === sequence) {
+    // Its first segment was refused before the last one found a frame: the rest need not go.
+    refuseHead(engine, flow, leaving, verdict as Status)
+    engine.wakeFlow(flow)
+    return
+  }
   const request = inFlight(flow, sequence)
   if (!request || (request.stage !== requestStage.announced && request.stage !== requestStage.sent)) return
   const atomic = request.opcode >= opcode.compareAndSwap

@@ -235,7 +235,7 @@ export class Engine {
     for (let count = this.#busyLanes.length; count > 0; count--) {
       const lane = this.#busyLanes.shift()!
       lane.busy = false
-      if (lane.state !== 'up' && lane.state !== 'opening') continue
+      if (!lane.mayPost || (lane.state !== 'up' && lane.state !== 'opening')) continue
       const done = this.#pumpLane(lane, idle)
       work += done
       const left = lane.hasScheduled || lane.hasControl || lane.hasNews || lane.bulk.length > 0 || lane.consumedNews > 0

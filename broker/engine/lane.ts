@@ -74,6 +74,8 @@ export class Lane {
   state: 'created' | 'opening' | 'up' | 'closing' | 'failed' = 'created'
   onUp: ((failure: string | null) => void) | null = null
   initiator = false
+  /** The provider takes sends. */
+  mayPost = false
   /** On the engine's list of lanes to look at. */
   busy = false
   failing = false

@@ -120,13 +120,13 @@ export async function connectLane(
   })
   // The lane may be lost while the provider is still asked: nobody waits for the probe then.
   up.catch(() => {})
-  // The lane may fail while a state change below is awaited, which then fails by itself: nobody would hear this rejection.
-  up.catch(() => undefined)
   // The peer's probe may arrive as soon as the provider is ready, before this function goes on.
   lane.state = 'opening'
   lane.group.lanes.add(lane)
   await call<true>((done) => device.toReadyToReceive(lane.queuePair, remote, attributes, done))
   await call<true>((done) => device.toReadyToSend(lane.queuePair, attributes, done))
+  // Not earlier: the peer's probe may have been taken meanwhile, and a device that is not ready to send refuses the answer.
+  lane.mayPost = true
   if (initiator) lane.probeDue = true
   engine.markBusy(lane)
   const patience = engine.timers.after(engine.nowMs, timeoutMs, () => {

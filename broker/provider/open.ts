@@ -47,7 +47,11 @@ function isUsable(entry: VerbsDeviceEntry): boolean {
 
 function describeVerbs(entry: VerbsDeviceEntry): DeviceDescription {
   const { name, port, linkLayer, node, isAccessible } = entry
-  const obstacle = isAccessible ? '' : node === null ? '; it has no node in /dev/infiniband' : `; no permission for ${node}`
+  const obstacle = isAccessible
+    ? ''
+    : node === null
+      ? '; it has no node in /dev/infiniband'
+      : `; no permission for ${node}`
   return { provider: 'verbs', name, active: isUsable(entry), detail: `port ${port}, ${linkLayer}${obstacle}` }
 }
 

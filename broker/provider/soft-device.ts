@@ -2,7 +2,7 @@
  * The `soft` provider: reliable connected queue pairs in software, over TCP. See README.md for the wire format, what it
  * imitates and its limits.
  *
- * One turn (`progress`): epoll ─► receive and execute ─► make frames and send ─► timers. Each queue pair has a bounded
+ * One turn (`progress`): send what was posted ─► epoll ─► receive and execute ─► send answers ─► timers. Each queue pair has a bounded
  * budget of a turn and queues up behind the others for the next.
  */
 import { randomBytes } from 'node:crypto'
@@ -316,7 +316,8 @@ class OpenedSoftDevice implements SoftDevice {
     if (this.#life !== 'open') return 0
     const context = this.#context
     context.nowMs = nowMs
-    let work = 0
+    // What was posted since the last turn goes out first: it need not wait for a look at the sockets.
+    let work = this.#transmit(false)
     const isTimerTurn = nowMs - this.#timersLookedAtMs >= TIMER_RESOLUTION_MS
     // Before time is judged, every answer that has arrived must have been seen.
     const wantsEpoll = isTimerTurn || context.receiving.length === 0 || ++this.#turn % TURNS_BETWEEN_EPOLL === 0

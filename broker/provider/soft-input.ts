@@ -94,7 +94,9 @@ export class Input {
 
   #receiveFrames(fd: number, nowMs: number): number {
     const lead = this.#lead()
-    const wanted = this.#isBulk ? this.#missing + BULK_SCRATCH_BYTES : SCRATCH_BYTES
+    const likely = this.#isBulk ? this.#missing + BULK_SCRATCH_BYTES : SCRATCH_BYTES
+    // A payload that is dropped goes through the scratch buffer too and may be longer than it.
+    const wanted = Math.min(likely, this.#scratch.byteLength - lead)
     const received = receive(fd, this.#scratch.address + lead, wanted, 0)
     if (!this.#hasReceived(received, wanted)) return 0
     const start = this.#stashed > 0 ? 0 : lead

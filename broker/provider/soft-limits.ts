@@ -4,6 +4,9 @@ import { isToken } from './soft-hello.js'
 import { COPY_BYTES_MAX } from './soft-requester.js'
 import { MESSAGE_BYTES_MAX } from './soft-wire.js'
 
+/** The pieces of one message must fit into a plan. */
+const SCATTER_GATHER_MAX = 64
+
 const defaultLimits: DeviceCapabilities = {
   maxSendDepth: 4096,
   maxReceiveDepth: 16_384,
@@ -23,7 +26,7 @@ export function boundedLimits(wishes: Partial<DeviceCapabilities>): DeviceCapabi
     ...wished,
     maxInlineByteLength: Math.min(wished.maxInlineByteLength, COPY_BYTES_MAX),
     maxMessageByteLength: Math.min(wished.maxMessageByteLength, MESSAGE_BYTES_MAX),
-    maxScatterGather: Math.min(wished.maxScatterGather, 255),
+    maxScatterGather: Math.min(wished.maxScatterGather, SCATTER_GATHER_MAX),
   }
 }
 

@@ -105,6 +105,8 @@ export const ibvCompletion = {
 
 export const ibvAsyncEvent = { byteLength: 16, element: 0, event_type: 8 } as const
 
+export const ibvGidEntry = { byteLength: 32, gid: 0, gid_index: 16, port_num: 20, gid_type: 24 } as const
+
 /** Structures under the names of the header, for the test. */
 export const ibvStructures = {
   ibv_context: ibvContext,
@@ -121,6 +123,7 @@ export const ibvStructures = {
   ibv_sge: ibvScatterGather,
   ibv_wc: ibvCompletion,
   ibv_async_event: ibvAsyncEvent,
+  ibv_gid_entry: ibvGidEntry,
 } as const
 
 /** Numbers of the header under its names. */
@@ -154,6 +157,7 @@ export const ibvConstants = {
   IBV_QP_SQ_PSN: 0x10000,
   IBV_QP_MAX_DEST_RD_ATOMIC: 0x20000,
   IBV_QP_DEST_QPN: 0x100000,
+  IBV_GID_TYPE_ROCE_V2: 2,
   IBV_PORT_ACTIVE: 4,
   IBV_LINK_LAYER_INFINIBAND: 1,
   IBV_EVENT_CQ_ERR: 0,

@@ -13,6 +13,8 @@ const POLLED_MAX = 64
 const arenaLayout = layout('completion arena', { completions: bytes(POLLED_MAX * completion.byteLength) })
 
 export class VerbsCompletions {
+  /** Queue pairs whose first error completion was taken; the device empties the list. */
+  readonly failed: VerbsQueuePair[] = []
   readonly #arena = new Arena(arenaLayout.byteLength)
   readonly #dataPath: DataPath
   readonly #counters: ProviderCounters
@@ -71,9 +73,15 @@ export class VerbsCompletions {
     if (at < 0) return
     const verdict = statusOf(u32[word + completion.status / 4]!)
     const byteLength = verdict === status.success && isReceive ? u32[word + completion.byte_len / 4]! : 0
-    if (verdict !== status.success) queuePair.state = 'error'
+    if (verdict !== status.success) this.#noteFailure(queuePair)
     else if (isReceive) this.#counters.bytesReceived += byteLength
     into.push(ledger.idLow[at]!, ledger.idHigh[at]!, verdict, ledger.opcode[at]!, queuePair.number, byteLength)
+  }
+
+  #noteFailure(queuePair: VerbsQueuePair): void {
+    if (queuePair.state === 'error') return
+    queuePair.state = 'error'
+    this.failed.push(queuePair)
   }
 
   #unstage(queue: VerbsCompletionQueue, into: CompletionBatch): void {

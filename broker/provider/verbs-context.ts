@@ -12,12 +12,14 @@ import {
   ibvAsyncEvent as asyncEvent,
   ibvCompletionChannel as channelField,
   ibvDeviceAttributes as device,
+  ibvGidEntry as gidField,
   ibvConstants as ibv,
   ibvContext,
   ibvQueuePairAttributes,
   ibvQueuePairInit as init,
   ibvPortAttributes as portField,
 } from './verbs-abi.js'
+import { type Gid, gidText } from './verbs-gid.js'
 import type { VerbsDeviceEntry } from './verbs-inventory.js'
 import {
   type DataPath,
@@ -31,6 +33,9 @@ import { SCATTER_GATHER_MAX } from './verbs-posting.js'
 import { failureOf } from './verbs-status.js'
 import { mtuBytes, type Transition } from './verbs-transitions.js'
 
+/** Valid entries of all ports that are looked at; tables have a few. */
+const GIDS_MAX = 256
+
 const arenaLayout = layout('verbs control arena', {
   device: bytes(device.byteLength),
   init: bytes(init.byteLength),
@@ -39,7 +44,7 @@ const arenaLayout = layout('verbs control arena', {
   event: bytes(asyncEvent.byteLength),
   queue: bytes(8),
   queueContext: bytes(8),
-  count: bytes(8),
+  gids: bytes(GIDS_MAX * gidField.byteLength),
 })
 const at = arenaLayout.offset
 
@@ -124,6 +129,19 @@ export class VerbsContext {
       linkLayer:
         fields.getUint8(base + portField.link_layer) === ibv.IBV_LINK_LAYER_INFINIBAND ? 'infiniband' : 'ethernet',
     }
+  }
+
+  /** Addresses of the port as they are now. */
+  queryGids(): readonly Gid[] {
+    const { address, view: fields, u8 } = this.#memory
+    const count = this.library.queryGids(this.#pointer, address + at.gids, GIDS_MAX, 0, gidField.byteLength)
+    return Array.from({ length: Math.max(0, count) }, (_, index) => at.gids + index * gidField.byteLength)
+      .filter((base) => fields.getUint32(base + gidField.port_num, true) === this.port)
+      .map((base) => ({
+        index: fields.getUint32(base + gidField.gid_index, true),
+        value: gidText(u8.slice(base, base + 16)),
+        isRouted: fields.getUint32(base + gidField.gid_type, true) === ibv.IBV_GID_TYPE_ROCE_V2,
+      }))
   }
 
   queryCapabilities(): DeviceCapabilities {

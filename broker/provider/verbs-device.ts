@@ -6,7 +6,6 @@
  * command to the device's firmware, so that a call may take a millisecond (see README.md).
  */
 import { randomBytes } from 'node:crypto'
-import { memlockLimit } from '../../shm/libc.js'
 import type {
   CompletionBatch,
   Device,
@@ -27,21 +26,17 @@ import type {
   RegisteredMemory,
   WorkRequestBatch,
 } from './provider.js'
-import { ibvCompletionQueue, ibvConstants as ibv, ibvMemoryRegion, ibvQueuePair } from './verbs-abi.js'
+import { ibvConstants as ibv, ibvCompletionQueue, ibvMemoryRegion, ibvQueuePair } from './verbs-abi.js'
+import { accessOf, excessOf, isCount, memlockHint, refuse, refuseUnknown } from './verbs-checks.js'
 import { VerbsCompletions } from './verbs-completions.js'
 import { fieldsOf, VerbsContext } from './verbs-context.js'
-import {
-  chooseGid,
-  type Gid,
-  gidsOf,
-  isNodePresent,
-  receiverNotReadyCount,
-  type VerbsDeviceEntry,
-} from './verbs-inventory.js'
+import { VerbsCounters } from './verbs-counters.js'
+import { chooseGid, type Gid } from './verbs-gid.js'
+import { isNodePresent, type VerbsDeviceEntry } from './verbs-inventory.js'
 import { lastErrorNumber } from './verbs-library.js'
 import { SERIAL_MAX, VerbsCompletionQueue, type VerbsMemory, VerbsQueuePair } from './verbs-objects.js'
 import { VerbsPosting } from './verbs-posting.js'
-import { eventKindOf, failureOf, isQueuePairEvent } from './verbs-status.js'
+import { eventKindOf, failureOf, isQueuePairFailure } from './verbs-status.js'
 import * as transitions from './verbs-transitions.js'
 
 export interface VerbsDeviceOptions {
@@ -59,28 +54,6 @@ export function openVerbsDevice(options: VerbsDeviceOptions): Device | ProviderF
 const EVENTS_EVERY_MS = 1
 const NODE_EVERY_MS = 1000
 const NO_EVENTS: readonly ProviderEvent[] = []
-
-class VerbsCounters implements ProviderCounters {
-  queuePairs = 0
-  queuePairsCreated = 0
-  memoryRegions = 0
-  messagesSent = 0
-  bytesSent = 0
-  bytesReceived = 0
-  systemCalls = 0
-  readonly #entry: VerbsDeviceEntry
-  readonly #notReadyBefore: number
-
-  constructor(entry: VerbsDeviceEntry) {
-    this.#entry = entry
-    this.#notReadyBefore = receiverNotReadyCount(entry.name, entry.port)
-  }
-
-  /** The device counts them, for all its users together: an upper bound of ours. */
-  get receiverNotReady(): number {
-    return receiverNotReadyCount(this.#entry.name, this.#entry.port) - this.#notReadyBefore
-  }
-}
 
 class OpenedVerbsDevice implements Device {
   readonly kind = 'verbs'
@@ -129,7 +102,7 @@ class OpenedVerbsDevice implements Device {
   }
 
   #findGid(): Gid | null {
-    return chooseGid(gidsOf(this.name, this.#entry.port), this.#entry.linkLayer, this.#host) ?? null
+    return chooseGid(this.#context.queryGids(), this.#entry.linkLayer, this.#host) ?? null
   }
 
   // ------------------------------------------------------------------------------------------------------- control
@@ -137,7 +110,10 @@ class OpenedVerbsDevice implements Device {
   allocateProtectionDomain(done: Done<ProtectionDomain>): void {
     if (this.#isGone(done)) return
     const pointer = this.#context.allocateDomain()
-    if (pointer === 0) return done(failureOf('allocating a protection domain', lastErrorNumber()), null)
+    if (pointer === 0) {
+      done(failureOf('allocating a protection domain', lastErrorNumber()), null)
+      return
+    }
     const handle = ++this.#lastHandle
     this.#domains.set(handle, pointer)
     done(null, { handle })
@@ -146,13 +122,20 @@ class OpenedVerbsDevice implements Device {
   freeProtectionDomain(domain: ProtectionDomain, done: Done<true>): void {
     if (this.#isGone(done)) return
     const pointer = this.#domains.get(domain.handle)
-    if (pointer === undefined) return refuseUnknown(done, 'protection domain', domain.handle)
+    if (pointer === undefined) {
+      refuseUnknown(done, 'protection domain', domain.handle)
+      return
+    }
     if (this.#isDomainUsed(domain.handle)) {
       const message = `freeing protection domain ${domain.handle}: it still has memory or queue pairs`
-      return refuse(done, 'invalid', message)
+      refuse(done, 'invalid', message)
+      return
     }
     const result = this.#context.library.freeDomain(pointer)
-    if (result !== 0) return done(failureOf(`freeing protection domain ${domain.handle}`, result), null)
+    if (result !== 0) {
+      done(failureOf(`freeing protection domain ${domain.handle}`, result), null)
+      return
+    }
     this.#domains.delete(domain.handle)
     done(null, true)
   }
@@ -173,15 +156,23 @@ class OpenedVerbsDevice implements Device {
     if (this.#isGone(done)) return
     const pointer = this.#domains.get(domain.handle)
     const attempted = `registering ${byteLength} bytes`
-    if (pointer === undefined) return refuseUnknown(done, 'protection domain', domain.handle)
+    if (pointer === undefined) {
+      refuseUnknown(done, 'protection domain', domain.handle)
+      return
+    }
     if (!Number.isSafeInteger(address) || address <= 0 || !Number.isSafeInteger(byteLength) || byteLength <= 0) {
-      return refuse(done, 'invalid', `${attempted} at address ${address}`)
+      refuse(done, 'invalid', `${attempted} at address ${address}`)
+      return
     }
     if (rights.remoteWrite && !rights.localWrite) {
-      return refuse(done, 'invalid', `${attempted} with remote but without local write right`)
+      refuse(done, 'invalid', `${attempted} with remote but without local write right`)
+      return
     }
     const region = this.#context.library.registerMemory(pointer, address, byteLength, 0, accessOf(rights))
-    if (region === 0) return done(failureOf(attempted, lastErrorNumber(), memlockHint(byteLength)), null)
+    if (region === 0) {
+      done(failureOf(attempted, lastErrorNumber(), memlockHint(byteLength)), null)
+      return
+    }
     const fields = fieldsOf(region, ibvMemoryRegion.byteLength)
     const localKey = fields.getUint32(ibvMemoryRegion.lkey, true)
     const remoteKey = fields.getUint32(ibvMemoryRegion.rkey, true)
@@ -195,9 +186,15 @@ class OpenedVerbsDevice implements Device {
   deregisterMemory(memory: RegisteredMemory, done: Done<true>): void {
     if (this.#isGone(done)) return
     const known = this.#memories.get(memory.localKey)
-    if (known === undefined || known !== memory) return refuseUnknown(done, 'memory with local key', memory.localKey)
+    if (known === undefined || known !== memory) {
+      refuseUnknown(done, 'memory with local key', memory.localKey)
+      return
+    }
     const result = this.#context.library.deregisterMemory(known.pointer)
-    if (result !== 0) return done(failureOf(`deregistering ${memory.byteLength} bytes`, result), null)
+    if (result !== 0) {
+      done(failureOf(`deregistering ${memory.byteLength} bytes`, result), null)
+      return
+    }
     this.#memories.delete(memory.localKey)
     this.#starts.delete(memory.localKey)
     this.counters.memoryRegions--
@@ -208,10 +205,16 @@ class OpenedVerbsDevice implements Device {
     if (this.#isGone(done)) return
     const most = this.capabilities.maxCompletionQueueDepth
     const attempted = `creating a completion queue of ${capacity}`
-    if (!isCount(capacity, most)) return refuse(done, 'limit', `${attempted}: 1 to ${most} are possible`)
+    if (!isCount(capacity, most)) {
+      refuse(done, 'limit', `${attempted}: 1 to ${most} are possible`)
+      return
+    }
     const handle = ++this.#lastHandle
     const pointer = this.#context.createQueue(capacity, handle)
-    if (pointer === 0) return done(failureOf(attempted, lastErrorNumber()), null)
+    if (pointer === 0) {
+      done(failureOf(attempted, lastErrorNumber()), null)
+      return
+    }
     const actual = fieldsOf(pointer, ibvCompletionQueue.byteLength).getInt32(ibvCompletionQueue.cqe, true)
     const queue = new VerbsCompletionQueue(handle, pointer, actual)
     this.#queues.set(handle, queue)
@@ -221,12 +224,21 @@ class OpenedVerbsDevice implements Device {
   destroyCompletionQueue(queue: ProviderCompletionQueue, done: Done<true>): void {
     if (this.#isGone(done)) return
     const known = this.#queues.get(queue.handle)
-    if (known === undefined) return refuseUnknown(done, 'completion queue', queue.handle)
+    if (known === undefined) {
+      refuseUnknown(done, 'completion queue', queue.handle)
+      return
+    }
     const attempted = `destroying completion queue ${queue.handle}`
-    if (known.users > 0) return refuse(done, 'invalid', `${attempted}: ${known.users} queues complete there`)
+    if (known.users > 0) {
+      refuse(done, 'invalid', `${attempted}: ${known.users} queues complete there`)
+      return
+    }
     this.#takeQueueEvents()
     const result = this.#context.library.destroyQueue(known.pointer)
-    if (result !== 0) return done(failureOf(attempted, result), null)
+    if (result !== 0) {
+      done(failureOf(attempted, result), null)
+      return
+    }
     this.#queues.delete(queue.handle)
     done(null, true)
   }
@@ -243,16 +255,32 @@ class OpenedVerbsDevice implements Device {
     const sends = this.#queues.get(sendQueue.handle)
     const receives = this.#queues.get(receiveQueue.handle)
     const excess = excessOf(limits, this.capabilities)
-    if (domainPointer === undefined) return refuseUnknown(done, 'protection domain', domain.handle)
-    if (sends === undefined) return refuseUnknown(done, 'completion queue', sendQueue.handle)
-    if (receives === undefined) return refuseUnknown(done, 'completion queue', receiveQueue.handle)
-    if (excess !== null) return refuse(done, 'limit', `creating a queue pair with ${excess}`)
+    if (domainPointer === undefined) {
+      refuseUnknown(done, 'protection domain', domain.handle)
+      return
+    }
+    if (sends === undefined) {
+      refuseUnknown(done, 'completion queue', sendQueue.handle)
+      return
+    }
+    if (receives === undefined) {
+      refuseUnknown(done, 'completion queue', receiveQueue.handle)
+      return
+    }
+    if (excess !== null) {
+      refuse(done, 'limit', `creating a queue pair with ${excess}`)
+      return
+    }
     const pointer = this.#context.createQueuePair(domainPointer, sends.pointer, receives.pointer, limits)
-    if (pointer === 0) return done(failureOf('creating a queue pair', lastErrorNumber()), null)
+    if (pointer === 0) {
+      done(failureOf('creating a queue pair', lastErrorNumber()), null)
+      return
+    }
     const result = this.#context.modifyQueuePair(pointer, transitions.toInit(this.#entry.port))
     if (result !== 0) {
       this.#context.library.destroyQueuePair(pointer)
-      return done(failureOf('moving a new queue pair to init', result), null)
+      done(failureOf('moving a new queue pair to init', result), null)
+      return
     }
     done(null, this.#adopt(pointer, domain.handle, sends, receives, limits))
   }
@@ -305,7 +333,10 @@ class OpenedVerbsDevice implements Device {
       transitions.problemOfAddress(remote, linkLayer) ??
       (linkLayer === 'ethernet' && known.parts.gid === null ? 'the port has no RoCE v2 address' : null)
     const attempted = `moving queue pair ${known.number} to ready-to-receive`
-    if (problem !== null) return refuse(done, 'invalid', `${attempted}: ${problem}`)
+    if (problem !== null) {
+      refuse(done, 'invalid', `${attempted}: ${problem}`)
+      return
+    }
     const path = { port, linkLayer, gidIndex: known.parts.gid?.index ?? 0, mtu: Number(known.parts.address.path.mtu) }
     this.#modify(known, transitions.toReadyToReceive(remote, attributes, path), 'ready-to-receive', done)
   }
@@ -315,7 +346,8 @@ class OpenedVerbsDevice implements Device {
     if (known === null) return
     const problem = transitions.problemOfAttributes(attributes, this.capabilities)
     if (problem !== null) {
-      return refuse(done, 'invalid', `moving queue pair ${known.number} to ready-to-send: ${problem}`)
+      refuse(done, 'invalid', `moving queue pair ${known.number} to ready-to-send: ${problem}`)
+      return
     }
     const { packetSequence } = known.parts.address
     this.#modify(known, transitions.toReadyToSend(packetSequence, attributes), 'ready-to-send', done)
@@ -328,9 +360,17 @@ class OpenedVerbsDevice implements Device {
     else this.#modify(known, transitions.toError, 'error', done)
   }
 
-  #modify(queuePair: VerbsQueuePair, transition: transitions.Transition, state: QueuePairState, done: Done<true>): void {
+  #modify(
+    queuePair: VerbsQueuePair,
+    transition: transitions.Transition,
+    state: QueuePairState,
+    done: Done<true>,
+  ): void {
     const result = this.#context.modifyQueuePair(queuePair.pointer, transition)
-    if (result !== 0) return done(failureOf(`moving queue pair ${queuePair.number} to ${state}`, result), null)
+    if (result !== 0) {
+      done(failureOf(`moving queue pair ${queuePair.number} to ${state}`, result), null)
+      return
+    }
     queuePair.state = state
     done(null, true)
   }
@@ -346,11 +386,17 @@ class OpenedVerbsDevice implements Device {
   destroyQueuePair(queuePair: ProviderQueuePair, done: Done<true>): void {
     if (this.#isGone(done)) return
     const known = this.#find(queuePair)
-    if (known === null) return refuseUnknown(done, 'queue pair', queuePair.number)
+    if (known === null) {
+      refuseUnknown(done, 'queue pair', queuePair.number)
+      return
+    }
     // An event about it that nobody took would keep its destruction waiting for ever.
     this.#takeAsyncEvents()
     const result = this.#context.library.destroyQueuePair(known.pointer)
-    if (result !== 0) return done(failureOf(`destroying queue pair ${known.number}`, result), null)
+    if (result !== 0) {
+      done(failureOf(`destroying queue pair ${known.number}`, result), null)
+      return
+    }
     this.#forget(known)
     done(null, true)
   }
@@ -383,7 +429,19 @@ class OpenedVerbsDevice implements Device {
 
   poll(queue: ProviderCompletionQueue, into: CompletionBatch): number {
     if (this.#life !== 'open') return 0
-    return this.#completions.poll(queue as VerbsCompletionQueue, into)
+    const polled = this.#completions.poll(queue as VerbsCompletionQueue, into)
+    if (this.#completions.failed.length > 0) this.#finishFailed()
+    return polled
+  }
+
+  /**
+   * Queue pairs whose first error was just seen. What was posted between the device's error and this moment is flushed by
+   * some kernels only when the error state is asked for (rxe of 6.1 forgets receives otherwise).
+   */
+  #finishFailed(): void {
+    for (const queuePair of this.#completions.failed.splice(0)) {
+      this.#context.modifyQueuePair(queuePair.pointer, transitions.toError)
+    }
   }
 
   // --------------------------------------------------------------------------------------------------------- turns
@@ -415,6 +473,7 @@ class OpenedVerbsDevice implements Device {
     this.#takeQueueEvents()
     let isQuiet = this.#events.length === 0
     for (const queue of this.#queues.values()) if (!this.#completions.prepareSleep(queue)) isQuiet = false
+    this.#finishFailed()
     return isQuiet
   }
 
@@ -456,7 +515,7 @@ class OpenedVerbsDevice implements Device {
   }
 
   #subjectOf(type: number, element: number): number {
-    if (isQueuePairEvent(type)) {
+    if (isQueuePairFailure(type)) {
       for (const queuePair of this.#queuePairs.values()) {
         if (queuePair.pointer !== element) continue
         queuePair.state = 'error'
@@ -516,40 +575,6 @@ function refuseBatch(batch: WorkRequestBatch, refusal: WorkRequestBatch['refusal
   return 0
 }
 
-function refuse<Result>(done: Done<Result>, code: ProviderFailure['code'], message: string): void {
-  done({ code, message: `${code}: ${message}` }, null)
-}
-
-function refuseUnknown<Result>(done: Done<Result>, what: string, handle: number): void {
-  refuse(done, 'invalid', `there is no ${what} ${handle}`)
-}
-
 function random24(): number {
   return randomBytes(3).readUIntBE(0, 3)
-}
-
-function accessOf(rights: MemoryRights): number {
-  return (
-    (rights.localWrite ? ibv.IBV_ACCESS_LOCAL_WRITE : 0) |
-    (rights.remoteRead ? ibv.IBV_ACCESS_REMOTE_READ : 0) |
-    (rights.remoteWrite ? ibv.IBV_ACCESS_REMOTE_WRITE : 0)
-  )
-}
-
-function memlockHint(byteLength: number): string {
-  const limit = memlockLimit()
-  return Number.isFinite(limit) ? `this process may lock ${limit} bytes (ulimit -l) and ${byteLength} are needed` : ''
-}
-
-function isCount(value: number, most: number): boolean {
-  return Number.isInteger(value) && value >= 1 && value <= most
-}
-
-/** Which wish goes beyond the device, or null. */
-function excessOf(limits: QueuePairLimits, most: DeviceCapabilities): string | null {
-  if (!isCount(limits.sendDepth, most.maxSendDepth)) return `send depth ${limits.sendDepth}`
-  if (!isCount(limits.receiveDepth, most.maxReceiveDepth)) return `receive depth ${limits.receiveDepth}`
-  if (!isCount(limits.scatterGather, most.maxScatterGather)) return `${limits.scatterGather} scatter/gather entries`
-  if (limits.inlineByteLength === 0 || isCount(limits.inlineByteLength, most.maxInlineByteLength)) return null
-  return `${limits.inlineByteLength} inline bytes`
 }

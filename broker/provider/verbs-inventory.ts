@@ -15,18 +15,8 @@ export interface VerbsDeviceEntry {
   readonly isAccessible: boolean
 }
 
-/** An entry of a port's table of addresses. */
-export interface Gid {
-  readonly index: number
-  /** Eight groups of four hexadecimal digits. */
-  readonly value: string
-  /** 'RoCE v2', 'IB/RoCE v1', or empty. */
-  readonly type: string
-}
-
 const DEVICES = '/sys/class/infiniband'
 const NODES = '/sys/class/infiniband_verbs'
-const NO_GID = /^(0000:){7}0000$/
 
 function textOf(path: string): string {
   try {
@@ -84,40 +74,6 @@ export function isNodePresent(node: string): boolean {
   } catch {
     return false
   }
-}
-
-export function gidsOf(device: string, port: number): readonly Gid[] {
-  const folder = `${DEVICES}/${device}/ports/${port}`
-  return namesIn(`${folder}/gids`)
-    .map((index) => ({
-      index: Number(index),
-      value: textOf(`${folder}/gids/${index}`),
-      type: textOf(`${folder}/gid_attrs/types/${index}`),
-    }))
-    .filter(({ value }) => value !== '' && !NO_GID.test(value))
-    .sort((a, b) => a.index - b.index)
-}
-
-const isMappedIpv4 = (gid: Gid): boolean => gid.value.startsWith('0000:0000:0000:0000:0000:ffff:')
-
-/** 10.1.2.3 as it stands in a table of GIDs. */
-export function gidOfHost(host: string): string {
-  const bytes = host.split('.').map((part) => Number(part).toString(16).padStart(2, '0'))
-  return `0000:0000:0000:0000:0000:ffff:${bytes[0]}${bytes[1]}:${bytes[2]}${bytes[3]}`
-}
-
-/**
- * The address that peers reach this port by. Ethernet: RoCE v2, because v1 is not routed; the one of `host`, else the first
- * with an IPv4 address, else the first. InfiniBand: the first, which is the port's own.
- */
-export function chooseGid(
-  gids: readonly Gid[],
-  linkLayer: VerbsDeviceEntry['linkLayer'],
-  host: string,
-): Gid | undefined {
-  if (linkLayer === 'infiniband') return gids[0]
-  const routed = gids.filter((gid) => gid.type === 'RoCE v2')
-  return routed.find((gid) => gid.value === gidOfHost(host)) ?? routed.find(isMappedIpv4) ?? routed[0]
 }
 
 /** Counters of a port in which drivers count messages that met no posted receive. */

@@ -20,6 +20,8 @@ export interface VerbsLibrary {
   readonly closeDevice: Call
   readonly queryDevice: Call
   readonly queryPort: Call
+  /** Behind the inline ibv_query_gid_table. */
+  readonly queryGids: Call
   readonly allocateDomain: Call
   readonly freeDomain: Call
   readonly registerMemory: Call
@@ -52,6 +54,7 @@ function bind(): VerbsLibrary {
     closeDevice: call('ibv_close_device', 'int', ADDRESS),
     queryDevice: call('ibv_query_device', 'int', ADDRESS, ADDRESS),
     queryPort: call('ibv_query_port', 'int', ADDRESS, 'uint8', ADDRESS),
+    queryGids: call('_ibv_query_gid_table', 'int', ADDRESS, ADDRESS, ADDRESS, 'uint', ADDRESS),
     allocateDomain: call('ibv_alloc_pd', ADDRESS, ADDRESS),
     freeDomain: call('ibv_dealloc_pd', 'int', ADDRESS),
     registerMemory: call('ibv_reg_mr_iova', ADDRESS, ADDRESS, ADDRESS, ADDRESS, 'uint64', 'int'),

@@ -8,7 +8,7 @@ import {
   type QueuePairState,
   type RegisteredMemory,
 } from './provider.js'
-import type { Gid } from './verbs-inventory.js'
+import type { Gid } from './verbs-gid.js'
 import { VerbsLedger } from './verbs-ledger.js'
 
 /** Completions taken by the look before sleeping wait here for the next poll. */

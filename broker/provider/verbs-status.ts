@@ -67,9 +67,9 @@ export function eventKindOf(value: number): EventKind | null {
   return eventKinds[value] ?? null
 }
 
-/** Whose events name a queue pair in the event's element. */
-export function isQueuePairEvent(value: number): boolean {
-  return value >= ibv.IBV_EVENT_QP_FATAL && value <= ibv.IBV_EVENT_PATH_MIG_ERR
+/** Events after which the queue pair named in the event's element is in error. */
+export function isQueuePairFailure(value: number): boolean {
+  return value >= ibv.IBV_EVENT_QP_FATAL && value <= ibv.IBV_EVENT_QP_ACCESS_ERR
 }
 
 const { errno } = constants

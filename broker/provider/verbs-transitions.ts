@@ -2,6 +2,7 @@
 import type { Memory } from '../../shm/memory.js'
 import type { DeviceCapabilities, QueuePairAddress, QueuePairAttributes } from './provider.js'
 import { ibvQueuePairAttributes as field, ibvConstants as ibv } from './verbs-abi.js'
+import { gidBytes, isGid } from './verbs-gid.js'
 
 /** Written at `base` of `memory`, and which of the attributes are meant. */
 export type Transition = (memory: Memory, base: number) => number
@@ -112,14 +113,6 @@ export const toError: Transition = (memory, base) => {
   return ibv.IBV_QP_STATE
 }
 
-const GID = /^([0-9a-f]{4}:){7}[0-9a-f]{4}$/
-
-function gidBytes(gid: string): number[] {
-  return gid
-    .split(':')
-    .flatMap((group) => [Number.parseInt(group.slice(0, 2), 16), Number.parseInt(group.slice(2), 16)])
-}
-
 const isIndex = (value: number, most: number): boolean => Number.isInteger(value) && value >= 0 && value <= most
 
 /** Which attribute is out of range, or null. */
@@ -137,7 +130,7 @@ export function problemOfAttributes(attributes: QueuePairAttributes, most: Devic
 export function problemOfAddress(remote: QueuePairAddress, linkLayer: PathOfPort['linkLayer']): string | null {
   const { gid, lid, mtu } = remote.path
   if (!isIndex(remote.number, 0xffffff) || !isIndex(remote.packetSequence, 0xffffff)) return 'number out of range'
-  if (linkLayer === 'ethernet' && (typeof gid !== 'string' || !GID.test(gid))) return `GID '${gid}'`
+  if (linkLayer === 'ethernet' && !isGid(gid)) return `GID '${gid}'`
   if (typeof lid !== 'number' || !isIndex(lid, 0xffff)) return `LID ${lid}`
   return typeof mtu === 'number' && MTU_BYTES.includes(mtu) ? null : `MTU ${mtu}`
 }

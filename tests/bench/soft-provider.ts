@@ -1,7 +1,7 @@
 /**
  * How fast the soft provider is between two processes on this machine: SEND rate, WRITE bandwidth, ping-pong latency.
  *
- *   node --import tsx tests/bench/soft-provider.ts [seconds each] [measurement …]
+ *   node --import=./broker/typescript.js tests/bench/soft-provider.ts [seconds each] [measurement …]
  *
  * The parent initiates, the forked child responds. Both spin and yield when they find nothing, so two idle cores are
  * wanted; compare ratios of one run, not absolute numbers of two.

@@ -13,15 +13,16 @@
 import { sendSlot } from '../../protocol/queue-pair-segment.js'
 import { status as verdict } from '../../protocol/statuses.js'
 import type { Bounds, Scenario, Scene } from '../support/explorer.js'
-import { type ActorSpec, type ActorState, type Operation, REST, type Self, status } from '../support/explorer-actor.js'
+import { type ActorSpec, type ActorState, access, type Operation, REST, type Self, status } from '../support/explorer-actor.js'
 import { check } from '../support/explorer-runner.js'
 import { MEMBERS, World } from '../support/explorer-world.js'
 import { type BrokerProcess, boot, turnUntilIdle } from './broker-process.js'
+import type { LeftInSlots } from '../../broker/engine/recovery.js'
 import type { Code } from './load.js'
 import { attach, openSegment, Segments } from './segments.js'
 
 const ID = sendSlot.offset.id / 8
-const SERVE = 1
+const SERVE = 4
 
 export interface PostOptions {
   /** For each client the lengths of the lists it posts, one after another. */
@@ -55,22 +56,21 @@ function postScene(code: Code, { lists, slots }: PostOptions): Scene {
 
   // ---- what is observed ---------------------------------------------------------------------------------------------------
 
+  const orderOf = (request: number): number => {
+    for (let at = 0; at < world.read(publishedCount); at++) if (world.read(published + at) === request) return at
+    return -1
+  }
   world.watches.set(segments.sendTail, (found, tail) => {
     for (let position = found; position !== tail; position++) {
       const slot = world.read(segments.sendEntry(position)) - 1
       const request = requestIn(slot)
       const count = world.read(publishedCount)
       check(count < total && request >= 0, 'I6', `position ${position} publishes more than was posted`)
-      const before = count > 0 ? world.read(published + count - 1) : -1
-      check(world.read(published + request) === 0 || before !== request, 'I6', `request ${request} is published twice`)
+      check(orderOf(request) < 0, 'I6', `request ${request} is published twice`)
       world.write(published + count, request)
       world.write(publishedCount, count + 1)
     }
   })
-  const orderOf = (request: number): number => {
-    for (let at = 0; at < world.read(publishedCount); at++) if (world.read(published + at) === request) return at
-    return -1
-  }
   const execute = (slot: number): void => {
     const request = requestIn(slot)
     const record = serving!.queuePair.sendRequest(slot)
@@ -82,7 +82,7 @@ function postScene(code: Code, { lists, slots }: PostOptions): Scene {
     world.write(executed + request, 1)
     world.write(executedUpTo, order + 1)
   }
-  const conclude = (slot: number): void => {
+  const settle = (slot: number): void => {
     const request = requestIn(slot)
     check(world.read(executed + request) === 1, 'I9', `request ${request} has a verdict and was not executed`)
     check(world.read(verdicts + request) === 0, 'I9', `request ${request} has two verdicts`)
@@ -91,7 +91,7 @@ function postScene(code: Code, { lists, slots }: PostOptions): Scene {
   for (let slot = 0; slot < slots; slot++) {
     world.watches.set(stateWord(slot), (found, value) => {
       if (code.stateOf(value) === code.SLOT_POSTED) execute(slot)
-      else if (code.stateOf(found) === code.SLOT_POSTED) conclude(slot)
+      else if (code.stateOf(found) === code.SLOT_POSTED) settle(slot)
       else if (code.stateOf(value) === code.SLOT_DONE) check(false, 'I9', 'a request was refused')
     })
   }
@@ -156,30 +156,55 @@ function postScene(code: Code, { lists, slots }: PostOptions): Scene {
     }
     return 0
   }
-  const recover: Operation = {
-    name: 'recover',
+  // One operation for each step of recovery whose outcome lies in the segments alone.
+  const adopt: Operation = {
+    name: 'adopt',
     run(self) {
+      // The successor holds the token of member 0 from here on.
       self.note(() => {
         world.write(world.dead(0), 0)
         return 0
       })
       sweepLocks(self, 0)
+      return undefined
+    },
+  }
+  const conclude: Operation = {
+    name: 'conclude',
+    run(self) {
       const { engine, queuePair } = (serving = boot(code, segments, self))
       check(code.finishVisits(queuePair), 'I6', 'an honest ring was taken for corrupt')
-      const left = code.leftInSendSlots(queuePair)
-      if (left === undefined) return check(false, 'I6', 'an honest slot was taken for corrupt') ?? 0
-      code.republish(engine, queuePair, 0, left.done)
-      for (const { slot, generation, position } of left.posted) {
+      const { done, posted } = leftInSendSlots(queuePair)
+      code.republish(engine, queuePair, 0, done)
+      for (const { slot, generation, position } of posted) {
         const request = code.recordSend(engine, queuePair, slot, generation, position)
         request.exposed = true
         code.completeUnsent(engine, request, verdict.unknown)
       }
-      code.retakeSends(engine, queuePair, left.queued)
+      return undefined
+    },
+  }
+  const clear: Operation = {
+    name: 'clear',
+    run(self) {
       code.clearAll(self.words(segments.activity), 0)
+      return undefined
+    },
+  }
+  const drain: Operation = {
+    name: 'drain',
+    run(self) {
+      const { engine, queuePair } = (serving = boot(code, segments, self))
+      code.retakeSends(engine, queuePair, leftInSendSlots(queuePair).queued)
       while (code.drainSends(engine, queuePair, 4096));
       turnUntilIdle(engine)
-      return SERVE
+      return undefined
     },
+  }
+  const leftInSendSlots = (queuePair: BrokerProcess['queuePair']): LeftInSlots => {
+    const left = code.leftInSendSlots(queuePair)
+    check(left !== undefined, 'I6', 'an honest slot was taken for corrupt')
+    return left!
   }
   const serve: Operation = {
     name: 'serve',
@@ -202,7 +227,7 @@ function postScene(code: Code, { lists, slots }: PostOptions): Scene {
     name: 'broker',
     role: 'broker',
     member: 0,
-    operations: [recover, serve],
+    operations: [adopt, conclude, clear, drain, serve],
     startsAt: SERVE,
     restartsAt: 0,
     died: () => world.write(epoch, world.read(epoch) + 1),
@@ -230,5 +255,26 @@ function postScene(code: Code, { lists, slots }: PostOptions): Scene {
     if (index === segments.sendHead) return 'broker'
     return index >= segments.page || index === segments.queuePairStateWord ? 'nobody' : undefined
   }
-  return { world, actors: [...clients, broker], privateTo, writtenBy, atRest, nameOf: (index) => segments.nameOf(index) }
+  // Who holds the lock alone moves the tail, and nobody reads entries beyond it.
+  const commutes = (member: number, kind: number, index: number): boolean => {
+    if (member === 0 || code.ownerMember(world.read(segments.sendLock)) !== member) return false
+    const tail = world.read(segments.sendTail)
+    if (kind === access.load) return index === segments.sendTail
+    if (kind !== access.store) return false
+    for (let position = world.read(segments.sendHead); position !== tail; position++) {
+      if (index === segments.sendEntry(position)) return false
+    }
+    return index >= segments.sendEntry(0) && index < segments.sendEntry(0) + slots
+  }
+  const digest = (member: number, kind: number, index: number, result: number): number => {
+    // Nobody looks at what an OR found.
+    if (kind === access.or) return 0
+    if (member === 0) return result
+    // A client looks for free slots, and at whether the lock is free; what else they are is the same to it.
+    if (kind === access.load && slotStates.has(index)) return code.stateOf(result) === code.SLOT_FREE ? result : 1
+    if (kind === access.compareExchange && index === segments.sendLock) return result === 0 ? 0 : 1
+    // There is room, or the ring is corrupt.
+    return index === segments.sendHead ? 0 : result
+  }
+  return { world, actors: [...clients, broker], privateTo, writtenBy, commutes, digest, atRest, nameOf: (index) => segments.nameOf(index) }
 }

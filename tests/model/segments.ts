@@ -94,6 +94,11 @@ export class Segments {
     return this.completionQueue + completionQueueHeader.word.head
   }
 
+  /** Who is armed, up to the entries. */
+  get armedRoot(): number {
+    return this.completionQueue + completionQueueHeader.word.armedRoot
+  }
+
   get completionEntries(): number {
     return this.completionQueue + this.completionGeometry.entriesOffset / 4
   }

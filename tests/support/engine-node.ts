@@ -63,6 +63,7 @@ export interface TestCompletion {
   readonly immediate: number
   readonly queuePair: number
   readonly source: number
+  readonly sourceNode: number
 }
 export interface TestSend {
   readonly id: number
@@ -236,7 +237,7 @@ function readSlot(queuePair: TestQueuePair, side: number, index: number, generat
     ? geometry.sendSlotsOffset + index * geometry.sendSlotByteLength
     : geometry.receiveSlotsOffset + index * receiveSlot.byteLength
   const slot = send
-    ? { ...sendSlot.read(mapping.memory, offset), sourceNumber: 0 }
+    ? { ...sendSlot.read(mapping.memory, offset), sourceNumber: 0, sourceNode: 0 }
     : receiveSlot.read(mapping.memory, offset)
   if (!doneToFree(mapping.words, offset / 4, generation)) return null
   return {
@@ -247,6 +248,7 @@ function readSlot(queuePair: TestQueuePair, side: number, index: number, generat
     immediate: slot.immediate,
     queuePair: queuePair.number,
     source: slot.sourceNumber,
+    sourceNode: slot.sourceNode,
   }
 }
 

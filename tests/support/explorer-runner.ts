@@ -48,6 +48,10 @@ export interface WordRights {
   readonly privateTo?: (index: number) => string | undefined
   /** Role that alone writes it, or 'nobody'. */
   readonly writtenBy?: (index: number) => string | undefined
+  /** In this very state nobody else can do anything that an access of this member conflicts with. Not checked: an argument. */
+  readonly commutes?: (member: number, kind: number, index: number) => boolean
+  /** Results that the code treats alike are told apart by nobody: they are one in the state's hash. Not checked: an argument. */
+  readonly digest?: (member: number, kind: number, index: number, result: number) => number
 }
 const ANYBODY = -1
 const NOBODY = -2
@@ -63,10 +67,13 @@ export class Runner {
   readonly world: World
   readonly specs: readonly ActorSpec[]
   actors: ActorState[]
+  /** Whether the bounds allow another death of this actor; set by the search. */
+  mayDie: (actor: number) => boolean = () => true
   /** The access that the step did, for traces. */
   done: Pending | null = null
   doneResult = 0
   readonly #granularity: Granularity
+  readonly #rights: WordRights
   /** By word: the roles that touch it and that write it, as an index into `#roles`, or one of the two numbers above. */
   readonly #owner: Int8Array
   readonly #writer: Int8Array
@@ -101,6 +108,7 @@ export class Runner {
     this.specs = specs
     this.#granularity = granularity
     this.#roles = [...new Set(specs.map((spec) => spec.role))]
+    this.#rights = rights
     const roleOf = (role: string | undefined): number =>
       role === undefined ? ANYBODY : role === 'nobody' ? NOBODY : this.#roles.indexOf(role)
     this.#owner = Int8Array.from({ length: world.knowledge }, (_, index) => roleOf(rights.privateTo?.(index)))
@@ -132,14 +140,19 @@ export class Runner {
     return this.specs[actor]!.operations[this.actors[actor]!.operation]
   }
 
-  /** Whether the actor's next access commutes with whatever all other roles do. */
+  /** Whether the actor's next access commutes with whatever all others can do before it. */
   isPrivate(actor: number): boolean {
     const { pending } = this.actors[actor]!
-    if (!pending || pending.kind > access.and) return false
-    if (this.#owner[pending.index]! >= 0) return true
-    if (pending.kind !== access.load) return false
-    const writer = this.#writer[pending.index]!
-    return writer === NOBODY || (writer >= 0 && this.#roles[writer] === this.specs[actor]!.role)
+    return pending !== null && this.#commutes(this.specs[actor]!, pending.kind, pending.index)
+  }
+
+  #commutes({ member, role }: ActorSpec, kind: number, index: number): boolean {
+    if (kind > access.and) return false
+    if (this.#owner[index]! >= 0) return true
+    if (this.#rights.commutes?.(member, kind, index)) return true
+    if (kind !== access.load) return false
+    const writer = this.#writer[index]!
+    return writer === NOBODY || (writer >= 0 && this.#roles[writer] === role)
   }
 
   /** Whether a step of this actor can happen now. */
@@ -275,9 +288,16 @@ export class Runner {
   #claimTurn(kind: number, index: number, first: number, second: number): void {
     const plain = kind >= access.readPlain
     if (plain && kind !== access.change && (this.#granularity === 'fused' || this.#inPlainRun)) return
+    if (this.#joins(kind, index)) return
     if (!this.#granted) this.#pause(kind, index, first, second)
     this.#granted = false
     this.done = { kind, index, first, second }
+  }
+
+  /** Runs with the step before it: nobody can tell when it happened, and no death could come between. */
+  #joins(kind: number, index: number): boolean {
+    const spec = this.specs[this.#current]!
+    return this.#cursor > 0 && (kind === access.load || !this.mayDie(this.#current)) && this.#commutes(spec, kind, index)
   }
 
   #pause(kind: number, index: number, first: number, second: number): never {
@@ -295,9 +315,18 @@ export class Runner {
     this.#signatures[this.#length] = signature
     this.#length++
     this.#cursor = this.#length
-    this.#logLow = mixResult(this.#logLow, result)
-    this.#logHigh = mixResult(this.#logHigh, result)
+    this.#digest(signature, result)
     this.doneResult = result
+  }
+
+  #digest(signature: number, result: number): void {
+    const { digest } = this.#rights
+    const told =
+      digest === undefined || (signature & 31) === access.note
+        ? result
+        : digest(this.specs[this.#current]!.member, signature & 31, signature >>> 5, result)
+    this.#logLow = mixResult(this.#logLow, told)
+    this.#logHigh = mixResult(this.#logHigh, told)
   }
 
   #cut(length: number): void {
@@ -307,10 +336,7 @@ export class Runner {
     this.#cursor = length
     this.#logLow = 1
     this.#logHigh = 2
-    for (const result of this.#results) {
-      this.#logLow = mixResult(this.#logLow, result)
-      this.#logHigh = mixResult(this.#logHigh, result)
-    }
+    for (let at = 0; at < length; at++) this.#digest(this.#signatures[at]!, this.#results[at]!)
   }
 
   #perform(kind: number, index: number, first: number, second: number): number {

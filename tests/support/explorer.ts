@@ -167,6 +167,7 @@ class Search {
       ...roles.map((role) => scenario.bounds.stops?.[role] ?? 0),
     ]
     this.#used = this.#allowed.map(() => 0)
+    this.runner.mayDie = (actor) => this.#deathsLeft(actor)
   }
 
   run(): void {
@@ -256,14 +257,18 @@ class Search {
 
   /** A death before a mere look is the same as the death after it. */
   #mayDie(actor: number): boolean {
-    const role = this.#roleOf[actor]!
-    if (this.#used[role]! >= this.#allowed[role]!) return false
-    if (this.#crashes >= (this.#bounds.crashesInAll ?? Number.POSITIVE_INFINITY)) return false
+    if (!this.#deathsLeft(actor)) return false
     const state = this.runner.actors[actor]!
     if (state.status > status.finished) return false
     if (state.status === status.finished || state.pending === null) return true
     const { kind } = state.pending
     return kind !== access.load && kind !== access.alive && kind !== access.readPlain && kind !== access.readWide
+  }
+
+  #deathsLeft(actor: number): boolean {
+    const role = this.#roleOf[actor]!
+    if (this.#used[role]! >= this.#allowed[role]!) return false
+    return this.#crashes < (this.#bounds.crashesInAll ?? Number.POSITIVE_INFINITY)
   }
 
   #mayStop(actor: number): boolean {

@@ -5,10 +5,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
+import { guardProcesses, MARK_NAME, runMark } from './guard.js'
 import type { Scope } from './temporary-directory.js'
 import { until, within } from './until.js'
-
-const MARK_NAME = 'SHARED_VERBS_TEST_MARK'
 
 export interface Ended {
   readonly code: number | null
@@ -50,7 +49,8 @@ export function startProcess(
   commandArguments: readonly string[],
   options: SpawnOptions = {},
 ): TestProcess {
-  const mark = randomUUID()
+  const mark = `${runMark}:${randomUUID()}`
+  guardProcesses()
   const child = spawn(command, commandArguments, {
     cwd: options.cwd,
     env: { ...process.env, ...options.env, [MARK_NAME]: mark },

@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { guardDirectory } from './guard.js'
 
 /** The part of ava's `t` that support needs. Cleaning up happens also when the test fails. */
 export interface Scope {
@@ -23,6 +24,7 @@ process.on('exit', () => {
 export function temporaryDirectory(scope: Scope): string {
   const path = mkdtempSync(join(tmpdir(), 'sv-'))
   existing.add(path)
+  guardDirectory(path)
   scope.teardown(() => remove(path))
   return path
 }

@@ -10,6 +10,9 @@ import { until } from '../support/until.js'
 /** Big enough for parts that are no multiple of anything. */
 const file = new URL('../../package-lock.json', import.meta.url).pathname
 
+/** What is left of a demo that had this directory for temporary files; the loader of sources keeps its own cache there. */
+const leftBelow = (directory: string): string[] => filesBelow(directory).filter((path) => !path.startsWith('tsx-'))
+
 test.serial('the demo verifies everything and leaves nothing behind', async (t) => {
   const directory = temporaryDirectory(t)
   const demo = startCli(t, ['demo', '--json', '--processes', '2', '--file', file], { env: { TMPDIR: directory } })
@@ -27,7 +30,7 @@ test.serial('the demo verifies everything and leaves nothing behind', async (t) 
     fileSha256: createHash('sha256').update(readFileSync(file)).digest('hex'),
   })
   t.deepEqual(processesMarked(demo.mark), [])
-  t.deepEqual(filesBelow(directory), [])
+  t.deepEqual(leftBelow(directory), [])
 })
 
 test.serial('lanes are what was asked for, and the text says so', async (t) => {
@@ -55,7 +58,7 @@ test.serial('an interrupted demo leaves nothing behind', async (t) => {
   t.is(code, 1)
   t.regex(stderr, /^broker: aborted: /m)
   t.deepEqual(processesMarked(demo.mark), [])
-  t.deepEqual(filesBelow(directory), [])
+  t.deepEqual(leftBelow(directory), [])
 })
 
 test.serial('a demo of a file that is not there is refused', async (t) => {

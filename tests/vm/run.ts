@@ -50,7 +50,7 @@ async function runInMachine(image: Image): Promise<Report> {
   compile()
   rmSync(results, { recursive: true, force: true })
   mkdirSync(results, { recursive: true })
-  
+
   writeWishes(results, { only: options.only, cases: options.cases })
   await runMachine({ image, root, results, timeoutMs: Number(options['timeout-ms']) })
   return readReport(readFileSync(join(results, 'report.json'), 'utf8'))

@@ -19,9 +19,11 @@ const TERMINATE_MS = 8000
 
 export class Children {
   readonly #living = new Map<ChildProcess, Promise<void>>()
+  #isEnding = false
 
-  /** Takes charge of a process. */
+  /** Takes charge of a process. One that is started while all are being ended ends at once. */
   add(child: ChildProcess): ChildProcess {
+    if (this.#isEnding) child.kill('SIGKILL')
     const gone = new Promise<void>((resolve) => {
       child.once('exit', () => resolve())
       child.once('error', () => resolve())
@@ -47,6 +49,7 @@ export class Children {
   }
 
   async endAll(): Promise<void> {
+    this.#isEnding = true
     const bark = setTimeout(() => this.#signalAll('SIGKILL'), TERMINATE_MS)
     this.#signalAll('SIGTERM')
     while (this.#living.size > 0) await Promise.all(this.#living.values())

@@ -16,6 +16,7 @@ export interface NodeOptions {
   readonly peer: { readonly name: NodeName; readonly port: number }
   readonly clusterKeyFile: string
   readonly lanes: number
+  readonly provider: 'soft' | 'verbs' | 'auto'
 }
 
 export class DemoNode {
@@ -32,10 +33,10 @@ export class DemoNode {
   }
 
   async start(children: Children): Promise<void> {
-    const { name, host, port, peer, clusterKeyFile, lanes } = this.#options
+    const { name, host, port, peer, clusterKeyFile, lanes, provider } = this.#options
     const log = openSync(this.logPath, 'a', 0o600)
     const startArguments = [
-      ...['--runtime-dir', this.runtimeDirectory, '--node', name, '--provider', 'soft'],
+      ...['--runtime-dir', this.runtimeDirectory, '--node', name, '--provider', provider],
       ...['--host', host, '--port', String(port), '--peer', `${peer.name}=${host}:${peer.port}`],
       ...['--cluster-key-file', clusterKeyFile, '--lanes', String(lanes), '--log-level', 'info', '--json'],
     ]

@@ -10,7 +10,7 @@ export function printResult(result: DemoResult): void {
 export function resultLines(result: DemoResult): string[] {
   const processes = result.processesPerNode
   const row = (name: string, value: string, note = ''): string =>
-    `  ${name.padEnd(34)}${value.padStart(12)}  ${note}`.trimEnd()
+    `  ${name.padEnd(35)}${value.padStart(7)}  ${note}`.trimEnd()
   const moved = `${byteText(result.bytes)} in ${grouped(result.messages)} messages, ${result.seconds} s`
   const verdicts = Object.entries(result.verdictsOfKilled).map(([name, count]) => `${count} ${name}`)
   return [
@@ -23,7 +23,7 @@ export function resultLines(result: DemoResult): string[] {
       `${grouped(result.remotePairs)} connected on each node`,
     ),
     row('queue pairs of the provider, a node', grouped(result.sharedQueuePairsPerNode), 'shared by all of them'),
-    row('without sharing, a node', grouped(result.unsharedQueuePairsPerNode), '(N-1)*P^2, N nodes, P processes'),
+    row('without sharing, a node', grouped(result.unsharedQueuePairsPerNode), '(N-1)*P^2: N nodes, P processes'),
     '',
     `  moved    ${moved}`,
     `  file     ${basename(result.file)}, ${byteText(result.fileByteLength)}, sha256 ${result.fileSha256.slice(0, 16)}…`,

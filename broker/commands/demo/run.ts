@@ -130,7 +130,8 @@ export class Demo {
     const clusterKeyFile = join(this.#directory, 'cluster.key')
     writeFileSync(clusterKeyFile, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 })
     const [alphaPort, betaPort] = [await freePort(HOST), await freePort(HOST)]
-    const common = { host: HOST, directory: this.#directory, clusterKeyFile, lanes: this.#settings.lanes }
+    const { lanes, provider } = this.#settings
+    const common = { host: HOST, directory: this.#directory, clusterKeyFile, lanes, provider }
     const nodes = [
       new DemoNode({ ...common, name: 'alpha', port: alphaPort, peer: { name: 'beta', port: betaPort } }),
       new DemoNode({ ...common, name: 'beta', port: betaPort, peer: { name: 'alpha', port: alphaPort } }),

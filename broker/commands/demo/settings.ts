@@ -3,6 +3,7 @@ export interface DemoSettings {
   /** On each of the two nodes. */
   readonly processes: number
   readonly lanes: number
+  readonly provider: 'soft' | 'verbs' | 'auto'
   readonly file: string
   readonly keep: boolean
 }

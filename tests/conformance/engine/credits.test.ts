@@ -138,6 +138,40 @@ const cases: readonly EngineCase[] = [
     },
   },
   {
+    number: '25b',
+    name: 'both sides spend all four credits at the same instant on data, connects and receive limits: the last credit stays',
+    where: 'remote',
+    parameters: { bounceCount: 4 },
+    leaves: true,
+    run: async (t, stage) => {
+      const { near, far } = await pairs(stage, 400, { sendSlots: 4, receiveSlots: 8 })
+      for (const end of [...near, ...far]) receiveAll(end, 4)
+      await stage.rest()
+      // Everything consumed is reported: both have their four credits.
+      presetLane(stage, 0)
+      const fresh = [
+        await stage.end(stage.left, 'connected', { memoryByteLength: 4096 }),
+        await stage.end(stage.right, 'connected', { memoryByteLength: 4096 }),
+      ] as const
+      for (const end of [...near, ...far]) {
+        receiveAll(end, 4)
+        for (let index = 0; index < 4; index++) end.queuePair.send(message(end, index, { local: end.at(0, 64) }))
+      }
+      const connecting = Promise.all([
+        connectTo(fresh[0].queuePair, fresh[1].queuePair),
+        connectTo(fresh[1].queuePair, fresh[0].queuePair),
+      ])
+      const each = 400 * 8
+      await stage.completed([
+        [near[0]!, each],
+        [far[0]!, each],
+      ])
+      await stage.during(connecting)
+      t.true([...near[0]!.done, ...far[0]!.done].every(({ status }) => status === 'success'))
+      t.is(stage.left.engine.device.counters.receiverNotReady + stage.right.engine.device.counters.receiverNotReady, 0)
+    },
+  },
+  {
     number: '26',
     name: 'a receiver that never polls stops its own sender only',
     where: 'both',

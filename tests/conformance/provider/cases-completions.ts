@@ -108,6 +108,7 @@ export const completionCases: ProviderCase[] = [
             a.toError()
           }
           const isLost = capacity < 32
+          rig.settle()
           t.deepEqual(first[0].events().includes('completion-queue-error'), isLost)
           first[0].isPolling = true
           rig.settle()

@@ -303,6 +303,33 @@ export const connectionCases: ProviderCase[] = [
       }),
   },
   {
+    number: 167,
+    name: 'segments of any length that nobody wants are passed over, and what follows them is understood',
+    run: (t, factory) =>
+      withRig(factory, (rig) => {
+        const peer = madeUpAddress()
+        const a = waitingFor(rig, peer)
+        const raw = new RawPeer(rig, a.address)
+        t.true(raw.greet(peer, a.address))
+        const sequence = firstSequence(peer.packetSequence)
+        const acknowledged = firstSequence(a.address.packetSequence)
+        const lengths = [1 << 20, 300_000, 262_145, 1 << 20, 262_144, 1 << 20]
+        for (const [index, byteLength] of lengths.entries()) {
+          const fields = { byteLength, messageByteLength: byteLength, sequence: (sequence + index) | 0, acknowledged }
+          raw.say(frameBytes({ type: frameType.send, flags: BOTH | frameFlag.extended, ...fields }), [1 << 20])
+          rig.settle()
+        }
+        const refusal = raw.hearAll(32)
+        t.is(refusal[0], frameType.refuse)
+        a.receive(1, { length: 8 })
+        raw.say(frameBytes({ type: frameType.send, flags: BOTH, byteLength: 8, sequence, acknowledged }))
+        rig.until(() => a.done(1))
+        t.deepEqual(a.statuses, ['success'])
+        t.is(softCounters(a).protocolErrors, 0)
+        raw.close()
+      }),
+  },
+  {
     number: 165,
     name: 'memory that is deregistered in the middle of a segment gets no more of it',
     run: (t, factory) => {

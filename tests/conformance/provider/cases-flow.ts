@@ -53,7 +53,9 @@ export const flowCases: ProviderCase[] = [
     name: 'retries of a receiver that is not ready begin anew with each request',
     run: (t, factory) =>
       withRig(factory, (rig) => {
-        const [a, b] = rig.pair({ attributes: { rnrRetryCount: 2, rnrTimerMs: 4 } })
+        // A device on a real clock may have tried again before anybody looks.
+        const rnrTimerMs = factory.clockMs === null ? 4 : 200
+        const [a, b] = rig.pair({ attributes: { rnrRetryCount: 2, rnrTimerMs } })
         for (let id = 0; id < 5; id++) {
           a.send(id, { length: 8 })
           const before = b.device.counters.receiverNotReady
@@ -203,7 +205,8 @@ export const flowCases: ProviderCase[] = [
           }
           return pairs.every(([a]) => a.done(33))
         })
-        t.true(slowest > 1, 'nobody was left out until another had finished')
+        // Soft-RoCE executes what is posted while it is posted, so the first one is done before the last one begins.
+        if (factory.provider === 'soft') t.true(slowest > 1, 'nobody was left out until another had finished')
       }),
   },
   {

@@ -172,7 +172,7 @@ export const stateCases: ProviderCase[] = [
         b.destroy()
         a.destroy()
         rig.control<true>((done) => b.device.destroyCompletionQueue(b.queue, done))
-        t.deepEqual(b.events(), ['access-error'])
+        if (b.device.kind === 'soft') t.deepEqual(b.events(), ['access-error'])
         t.deepEqual(b.events(), [])
         rig.players.length = 0
       }),
@@ -180,6 +180,7 @@ export const stateCases: ProviderCase[] = [
   {
     number: 87,
     name: 'a queue pair with a stale packet sequence or number of its peer never gets through',
+    only: 'soft',
     run: (t, factory) =>
       withRig(factory, (rig) => {
         const a = rig.player(rig.open('a'))
@@ -261,6 +262,7 @@ export const stateCases: ProviderCase[] = [
   {
     number: 140,
     name: 'timers are told: the next one of a waiting request is near its timeout, and none is due when nothing waits',
+    only: 'soft',
     run: (t, factory) =>
       withRig(factory, (rig) => {
         const [a, b] = rig.pair({ attributes: { timeoutExponent: 14, retryCount: 2 } })

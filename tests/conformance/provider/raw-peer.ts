@@ -6,7 +6,7 @@ import { closeDescriptor, EAGAIN, receive, send, setNoDelay, tcpConnectStart } f
 import { Mapping } from '../../../shm/mapping.js'
 import type { Rig } from './rig.js'
 
-const BUFFER_BYTES = 1 << 20
+const BUFFER_BYTES = 2 << 20
 
 export class RawPeer {
   readonly #rig: Rig

@@ -14,7 +14,7 @@ test('soft and auto open the soft provider', (t) => {
   }
 })
 
-test('verbs is not supported yet and says what is missing', (t) => {
+test('verbs without its library or such a device says what is missing', (t) => {
   const { device, failure } = openDevice({ ...options, provider: 'verbs' })
   t.is(device, null)
   t.is(failure?.code, 'not-supported')

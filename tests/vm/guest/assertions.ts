@@ -6,8 +6,10 @@ type Used = Pick<ExecutionContext, 'is' | 'not' | 'true' | 'false' | 'deepEqual'
 
 /** A regular function for each assertion; ava's have more besides, which the cases do not use. */
 const used = {
-  is: (actual: unknown, expected: unknown, message?: string) => assert.ok(Object.is(actual, expected), differ(actual, expected, message)),
-  not: (actual: unknown, expected: unknown, message?: string) => assert.ok(!Object.is(actual, expected), message ?? `${actual} twice`),
+  is: (actual: unknown, expected: unknown, message?: string) =>
+    assert.ok(Object.is(actual, expected), differ(actual, expected, message)),
+  not: (actual: unknown, expected: unknown, message?: string) =>
+    assert.ok(!Object.is(actual, expected), message ?? `${actual} twice`),
   true: (actual: unknown, message?: string) => assert.equal(actual, true, message),
   false: (actual: unknown, message?: string) => assert.equal(actual, false, message),
   deepEqual: (actual: unknown, expected: unknown, message?: string) =>

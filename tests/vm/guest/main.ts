@@ -2,9 +2,12 @@
 import { writeFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { join } from 'node:path'
+import { runProbes } from '../probes/probes.js'
 import { emptyReport, type Report } from '../report.js'
 import { readWishes, type Wishes } from '../wishes.js'
 import { runConformance } from './conformance.js'
+import { demonstrate } from './demo.js'
+import { compareProviders } from './differential.js'
 
 const folder = process.argv[2]!
 const wishes = readWishes(folder)
@@ -12,6 +15,9 @@ let report: Report = emptyReport('rxe0', release())
 const save = (): void => writeFileSync(join(folder, 'report.json'), JSON.stringify(report))
 const parts: Readonly<Record<string, (wishes: Wishes) => Promise<Partial<Report>>>> = {
   conformance: runConformance,
+  demo: demonstrate,
+  differential: compareProviders,
+  probes: runProbes,
 }
 
 save()
