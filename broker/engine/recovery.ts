@@ -8,6 +8,7 @@
  *        done    → republish       a reference that is in the ring as well is harmless, its generation tells
  *        posted  → their verdicts, once both ends have fenced the old incarnation
  *        queued  → retakeSends     as if drained just now; receives: retakeReceives, queued and posted alike
+ *        last    → recoverLast     from the receives that are done, before anybody is told what was delivered
  *   4  clearAll (shm/activity), then drain every ring once: a mark made meanwhile must stay, and the old marks may be lost
  *   5  only then sweep the members that died meanwhile: what they committed must be taken before their claims are freed
  *
@@ -16,7 +17,7 @@
  * entry would publish a request that is only half written. No slot is executed or freed before the head was stored (drain.ts).
  */
 import { side } from '../../protocol/completion-queue-segment.js'
-import { receiveSlot, sendSlot } from '../../protocol/queue-pair-segment.js'
+import { queuePairHeader, receiveSlot, sendSlot } from '../../protocol/queue-pair-segment.js'
 import { CORRUPT, type ReferenceRingConsumer } from '../../shm/reference-ring.js'
 import {
   generationOf,
@@ -112,6 +113,22 @@ function leftInSlots(
     posted: inOrder(left[SLOT_POSTED]!),
     done: inOrder(left[SLOT_DONE]!),
   }
+}
+
+/**
+ * The last sequence delivered to a connected queue pair. A receive may be done and `last` not stored yet: the slot is the record. A
+ * receive that was consumed had its sequence stored before.
+ */
+export function recoverLast(queuePair: EngineQueuePair, done: readonly LeftSlot[]): number {
+  const { words, memory } = queuePair
+  let last = words.load(queuePairHeader.word.last)
+  for (const { slot } of done) {
+    const sequence = memory.i32[queuePair.receiveSlotWord(slot) + receiveSlot.word.sequence]!
+    // 0: flushed, no message was matched to it.
+    if (sequence !== 0 && ((sequence - last) | 0) > 0) last = sequence
+  }
+  words.store(queuePairHeader.word.last, last)
+  return last
 }
 
 /** Refers to completions that lie in their slots; those that a full ring has no room for wait as always. */

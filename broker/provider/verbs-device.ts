@@ -477,7 +477,7 @@ class OpenedVerbsDevice implements Device {
     return isQuiet
   }
 
-  /** The device keeps its own timers; only its presence is looked at now and then. */
+  /** The device keeps its own timers. */
   nextTimerMs(): number {
     return Number.POSITIVE_INFINITY
   }

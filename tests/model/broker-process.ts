@@ -18,8 +18,10 @@ export interface BrokerProcess {
 const given = <Wanted>(value: object): Wanted => value as unknown as Wanted
 type EngineArguments = ConstructorParameters<Code['Engine']>
 
-/** Counters and tables are for people; nothing decides by them. */
-const nodeFile = given<EngineArguments[2]>({ memory: new Memory(new ArrayBuffer(nodeFileGeometry.byteLength)) })
+/** Counters and tables are for people; nothing decides by them. One view for all, because an engine is made for each step. */
+const memory = new Memory(new ArrayBuffer(nodeFileGeometry.byteLength))
+Object.defineProperty(memory.f64, 'subarray', { value: () => memory.f64 })
+const nodeFile = given<EngineArguments[2]>({ memory })
 const options = given<EngineArguments[0]>({ node: 'here', epoch: 1 })
 const device = given<EngineArguments[1]>({ progress: () => 0, nextTimerMs: () => 1e9, prepareSleep: () => true })
 const ports = { emit: (): void => {} }

@@ -76,8 +76,10 @@ function pollScene(code: Code, { pollers, requests, slots, batch }: PollOptions)
     request.exposed = true
     code.completeUnsent(engine, request, verdict.success)
   }
+  const looksAt = (index: number): boolean => index === segments.completionHead || slotStates.has(index)
   const recover: Operation = {
     name: 'recover',
+    looksAt,
     run(self) {
       const broker = boot(code, segments, self)
       check(code.finishVisits(broker.queuePair), 'I11', 'an honest ring was taken for corrupt')
@@ -104,7 +106,6 @@ function pollScene(code: Code, { pollers, requests, slots, batch }: PollOptions)
       self.forget(mark)
     }
   }
-  const looksAt = (index: number): boolean => index === segments.completionHead || slotStates.has(index)
   const serve: Operation = {
     name: 'serve',
     looksAt,

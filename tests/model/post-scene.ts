@@ -28,6 +28,17 @@ export interface PostOptions {
   /** For each client the lengths of the lists it posts, one after another. */
   readonly lists: readonly (readonly number[])[]
   readonly slots: number
+  /** The engine sleeps when it has nothing to do, and clients ring it. */
+  readonly sleeps?: boolean
+  /** What a successor does; a mutant leaves something out. */
+  readonly recovery?: Partial<RecoverySteps>
+}
+
+export interface RecoverySteps {
+  /** Drains the ring whatever the activity bits say. */
+  readonly drains: boolean
+  /** Clears the activity bits before it drains, not after. */
+  readonly clearsFirst: boolean
 }
 
 export function postScenario(code: Code, name: string, options: PostOptions, bounds: Bounds): Scenario {
@@ -36,7 +47,8 @@ export function postScenario(code: Code, name: string, options: PostOptions, bou
 
 type Attachment = InstanceType<Code['Attachment']>
 
-function postScene(code: Code, { lists, slots }: PostOptions): Scene {
+function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: PostOptions): Scene {
+  const { drains = true, clearsFirst = true } = recovery
   const segments = new Segments({ sendSlots: slots, receiveSlots: 1, completions: 8 })
   const total = lists.flat().reduce((sum, length) => sum + length, 0)
   const world = new World(segments.words, 4 * total + 3 * MEMBERS + 4)
@@ -140,6 +152,7 @@ function postScene(code: Code, { lists, slots }: PostOptions): Scene {
     role: 'client',
     member: client + 1,
     operations: lengths.map((_, list) => postList(client, list)),
+    died: () => world.write(segments.bells, 1),
   }))
 
   // ---- the broker ---------------------------------------------------------------------------------------------------------
@@ -196,7 +209,7 @@ function postScene(code: Code, { lists, slots }: PostOptions): Scene {
     run(self) {
       const { engine, queuePair } = (serving = boot(code, segments, self))
       code.retakeSends(engine, queuePair, leftInSendSlots(queuePair).queued)
-      while (code.drainSends(engine, queuePair, 4096));
+      if (drains) while (code.drainSends(engine, queuePair, 4096));
       turnUntilIdle(engine)
       return undefined
     },
@@ -212,7 +225,11 @@ function postScene(code: Code, { lists, slots }: PostOptions): Scene {
     run(self) {
       const member = self.note(dying)
       const { engine, queuePair } = (serving = boot(code, segments, self))
-      if (member === 0) return turnUntilIdle(engine) > 0 ? SERVE : REST
+      if (member === 0) {
+        const work = turnUntilIdle(engine)
+        if (sleeps) pause(self, engine)
+        return sleeps || work > 0 ? SERVE : REST
+      }
       sweepLocks(self, member)
       code.sweepQueuePair(engine, queuePair, member)
       turnUntilIdle(engine)
@@ -223,11 +240,21 @@ function postScene(code: Code, { lists, slots }: PostOptions): Scene {
       return SERVE
     },
   }
+  const pause = (self: Self, engine: BrokerProcess['engine']): void => {
+    const idle = new code.Idle('block', segments.bells, self.words(segments.page), [])
+    // The control plane learns of a death, sends its command and rings, in this order.
+    idle.pause(
+      0,
+      () => self.note(dying) !== 0 || engine.restless,
+      () => 1e9,
+      () => 0,
+    )
+  }
   const broker: ActorSpec = {
     name: 'broker',
     role: 'broker',
     member: 0,
-    operations: [adopt, conclude, clear, drain, serve],
+    operations: [adopt, conclude, ...(clearsFirst ? [clear, drain] : [drain, clear]), serve],
     startsAt: SERVE,
     restartsAt: 0,
     died: () => world.write(epoch, world.read(epoch) + 1),
@@ -237,8 +264,10 @@ function postScene(code: Code, { lists, slots }: PostOptions): Scene {
     for (let client = 0; client < lists.length; client++) {
       check(states[client]!.status !== status.running, 'I10', `client ${client + 1} lives and its requests are not posted`)
     }
+    const asleep = sleeps && states[lists.length]!.pending?.kind === access.hear
     for (let at = 0; at < world.read(publishedCount); at++) {
       const request = world.read(published + at)
+      check(!asleep || world.read(verdicts + request) === 1, 'I13', `the engine sleeps and request ${request} waits`)
       check(world.read(verdicts + request) === 1, 'I9', `request ${request} was published and has no verdict`)
     }
     for (let slot = 0; slot < slots; slot++) {
@@ -252,7 +281,8 @@ function postScene(code: Code, { lists, slots }: PostOptions): Scene {
     return index >= segments.receiveSlot(0) && index < segments.completionQueue ? 'broker' : undefined
   }
   const writtenBy = (index: number): string | undefined => {
-    if (index === segments.sendHead) return 'broker'
+    if (index === segments.sendHead || (sleeps && index === segments.sleeping)) return 'broker'
+    if (sleeps && index >= segments.bells) return undefined
     return index >= segments.page || index === segments.queuePairStateWord ? 'nobody' : undefined
   }
   // Who holds the lock alone moves the tail, and nobody reads entries beyond it.

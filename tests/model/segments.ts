@@ -72,6 +72,11 @@ export class Segments {
     return queuePairHeader.word.state
   }
 
+  /** The engine's word in the broker page. */
+  get sleeping(): number {
+    return this.page + brokerPage.word.sleeping
+  }
+
   get sendTail(): number {
     return this.geometry.sendRingOffset / 4 + referenceRingLayout.word.tail
   }

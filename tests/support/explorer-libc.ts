@@ -21,13 +21,18 @@ function bells(): Bells {
   return explored.bells
 }
 
+let watched = -1
+
 export const libc = {
   eventfdSignal: (bell: number): void => bells().ring(bell),
   eventfdDrain: (bell: number): boolean => bells().drain(bell),
   pollDescriptors: ([bell]: readonly number[]): number => (bells().hear(bell!) ? 1 : 0),
   epollCreate: (): number => 0,
-  epollAdd: (): void => {},
-  epollWait: (): number => 0,
+  /** One bell a sleeper: the engine waits for nothing else here. */
+  epollAdd: (_: number, bell: number): void => {
+    watched = bell
+  },
+  epollWait: (): number => (bells().hear(watched) ? 1 : 0),
   mapAnonymous: (): number => 0,
   munmap: (): void => {},
   closeDescriptor: (): void => {},

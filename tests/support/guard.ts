@@ -22,21 +22,18 @@ done
 [ $# -eq 0 ] || rm -rf -- "$@"
 `
 
-let guard: ChildProcessByStdio<Writable, null, null> | undefined
+/** Started before anything else, so that tests that compare descriptors find it there from the beginning; keeps nobody alive. */
+const guard = stand()
 
-/** Started with the first process or directory; keeps nobody alive. */
 function stand(): ChildProcessByStdio<Writable, null, null> {
-  if (guard === undefined) {
-    guard = spawn('sh', ['-c', SCRIPT, 'guard', runMark], { stdio: ['pipe', 'ignore', 'ignore'], detached: true })
-    // Its own death must not end the tests.
-    guard.on('error', () => {})
-    guard.stdin.on('error', () => {})
-    guard.unref()
-    const { stdin } = guard
-    if ('unref' in stdin && typeof stdin.unref === 'function') stdin.unref()
-  }
-  return guard
+  const shell = spawn('sh', ['-c', SCRIPT, 'guard', runMark], { stdio: ['pipe', 'ignore', 'ignore'], detached: true })
+  // Its own death must not end the tests.
+  shell.on('error', () => {})
+  shell.stdin.on('error', () => {})
+  shell.unref()
+  const { stdin } = shell
+  if ('unref' in stdin && typeof stdin.unref === 'function') stdin.unref()
+  return shell
 }
 
-export const guardProcesses = (): void => void stand()
-export const guardDirectory = (path: string): void => void stand().stdin.write(`${path}\n`)
+export const guardDirectory = (path: string): void => void guard.stdin.write(`${path}\n`)

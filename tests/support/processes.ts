@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
-import { guardProcesses, MARK_NAME, runMark } from './guard.js'
+import { MARK_NAME, runMark } from './guard.js'
 import type { Scope } from './temporary-directory.js'
 import { until, within } from './until.js'
 
@@ -50,7 +50,6 @@ export function startProcess(
   options: SpawnOptions = {},
 ): TestProcess {
   const mark = `${runMark}:${randomUUID()}`
-  guardProcesses()
   const child = spawn(command, commandArguments, {
     cwd: options.cwd,
     env: { ...process.env, ...options.env, [MARK_NAME]: mark },

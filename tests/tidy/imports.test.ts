@@ -59,7 +59,7 @@ test('the vocabulary does no input or output', (t) => {
 const entryPoints = ['broker/bin.js', 'broker/typescript.js', 'broker/main.ts', 'client/index.ts']
 /** Tests, and programs that people run. */
 const isEntryPoint = (path: string): boolean =>
-  path.endsWith('.test.ts') || path.startsWith('tests/bench/') || /^tests\/vm\/(run|guest\/main)\.ts$/.test(path)
+  /\.test\.ts$|^tests\/(bench|vm)\//.test(path) || /^tests\/vm\/(run|guest\/main)\.ts$/.test(path)
 
 /** Files that are started as processes or threads are named in a string: by their last part, perhaps without its ending. */
 function namesInStrings(file: SourceFile): string[] {

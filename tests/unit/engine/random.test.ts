@@ -150,7 +150,13 @@ class Program {
     }
   }
 
+  /** Posted work of a queue pair that is gone is nobody's. */
+  #isGone({ end }: Actor): boolean {
+    return end.node.engine.queuePairs[end.queuePair.number] === undefined
+  }
+
   #postReceives(actor: Actor, count: number, large = false): void {
+    if (this.#isGone(actor)) return
     for (let index = 0; index < count; index++) {
       const buffer = [...Array(SLOTS).keys()].find((slot) => {
         return [...actor.receives.values()].every(({ offset }) => offset !== RECEIVES + slot * BUFFER)
@@ -165,6 +171,7 @@ class Program {
   }
 
   #postSends(actor: Actor): void {
+    if (this.#isGone(actor)) return
     for (let count = 1 + this.choices.below(3); count > 0; count--) {
       const buffer = [...Array(SLOTS).keys()].find((slot) => !this.#inUse(actor, slot * BUFFER))
       if (buffer === undefined) return

@@ -22,6 +22,7 @@ const reasons: Readonly<Record<number, string>> = {
   87: 'devices check packet sequences of arriving packets only, and acknowledge duplicates',
   105: 'nothing is posted in the error state: kernels differ in what becomes of it',
   123: 'Soft-RoCE takes more reads than it was told',
+  127: 'its message is longer than Soft-RoCE takes, and the device keeps its own timers',
   140: 'the device keeps its own timers',
 }
 

@@ -5,7 +5,7 @@ import type { Report } from '../report.js'
 
 const TIMEOUT_MS = 600_000
 const LOOK_EVERY_MS = 500
-const PROCESSES = 4
+const PROCESSES = 3
 /** Of a size that the slow machine moves in seconds. */
 const FILE = '/bin/busybox'
 

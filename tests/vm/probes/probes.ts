@@ -3,6 +3,7 @@ import type { Report } from '../report.js'
 import { probeErrorState } from './error-state.js'
 import { probeLimits } from './limits.js'
 import { probeReads } from './reads.js'
+import { probeRefusals } from './refusals.js'
 import { probeRemoval } from './removal.js'
 import { probeRetries } from './retries.js'
 
@@ -12,6 +13,7 @@ const probes: Readonly<Record<string, () => Record<string, unknown> | Promise<Re
   errorState: probeErrorState,
   reads: probeReads,
   retries: probeRetries,
+  refusals: probeRefusals,
   removal: probeRemoval,
 }
 
