@@ -12,7 +12,7 @@ import { ShmError } from './errors.js'
 import { memoryMove } from './libc.js'
 import type { Memory } from './memory.js'
 
-/** Above it the foreign call is faster than a loop (measured by tests/unit/shm/fixtures/measure.ts). */
+/** Above it the foreign call is faster than a loop (measured by tests/bench/shm.ts). */
 const WORD_LOOP_BYTES = 512
 const BYTE_LOOP_BYTES = 16
 const SLOW_PIECE_BYTES = 2048

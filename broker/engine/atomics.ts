@@ -5,9 +5,10 @@
  * For connected queue pairs the outcome is remembered in the segment (sequence → original value) until the window has passed over it, so
  * that a repeated request gets the first answer instead of a second execution.
  */
+
+import { limits } from '../../protocol/limits.js'
 import { counterIndex } from '../../protocol/node-file.js'
 import { opcode } from '../../protocol/opcodes.js'
-import { limits } from '../../protocol/limits.js'
 import { atomicRecord } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
 import { regionRight } from '../../protocol/wire.js'

@@ -11,11 +11,11 @@
  */
 import { queuePairState } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
-import type { Engine } from './engine.js'
 import { abandonConnect, rejectHeld } from './connection.js'
 import { hasControl } from './control.js'
-import { completeUnsent, publishInbound, settleFlow } from './finish.js'
 import { drainReceives, drainSends, flushReceives } from './drain.js'
+import type { Engine } from './engine.js'
+import { completeUnsent, publishInbound, settleFlow } from './finish.js'
 import type { Flow } from './flow.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { receiveStage, requestStage } from './request.js'

@@ -2,13 +2,14 @@
  * The control plane's commands, one handler each. They run between turns on the engine's thread; what needs the provider or the peer
  * answers later. Failures are values with a stable code.
  */
-import { nodeFileGeometry, queuePairRow, sharedQueuePairRow } from '../../protocol/node-file.js'
-import { queuePairState } from '../../protocol/queue-pair-segment.js'
-import { SharedVerbsError } from '../../protocol/errors.js'
+
 import { isErrorCode } from '../../protocol/error-codes.js'
+import { SharedVerbsError } from '../../protocol/errors.js'
+import { nodeFileGeometry, queuePairRow, sharedQueuePairRow } from '../../protocol/node-file.js'
+import { queuePairState, receiveSlot, sendSlot } from '../../protocol/queue-pair-segment.js'
+import { connectByService } from '../../protocol/wire.js'
 import { Mapping } from '../../shm/mapping.js'
 import { freeClaimedBy } from '../../shm/slot-state.js'
-import { receiveSlot, sendSlot } from '../../protocol/queue-pair-segment.js'
 import type { Done, ProtectionDomain, ProviderFailure, RegisteredMemory } from '../provider/provider.js'
 import { beginRemoval } from './closure.js'
 import { type EngineAnswer, type EngineArguments, type EngineCommandName, failureCodeOf } from './commands.js'
@@ -21,7 +22,6 @@ import { connectLane, createLane, destroyLane } from './lanes.js'
 import { EngineQueuePair } from './queue-pair.js'
 import { Region } from './region.js'
 import { revokeEverywhere } from './remote-keys.js'
-import { connectByService } from '../../protocol/wire.js'
 
 type Handlers = {
   [Name in EngineCommandName]: (engine: Engine, given: EngineArguments<Name>) => Promise<EngineAnswer<Name>>

@@ -2,15 +2,16 @@
  * Standing control messages: each is a flag or a bounded list in the flow's state, told as soon as the lane has control credit, latest
  * state wins. Control overtakes data in a lane's turn but never the data of its own flow that precedes it.
  */
+
+import { counterIndex } from '../../protocol/node-file.js'
 import {
+  acknowledgementRow,
+  atomicResultExtension,
   connectByService,
   connectExtension,
   grantSegment,
-  atomicResultExtension,
   messageType,
-  acknowledgementRow,
 } from '../../protocol/wire.js'
-import { counterIndex } from '../../protocol/node-file.js'
 import type { Engine } from './engine.js'
 import type { Flow } from './flow.js'
 import { creditTier, type Lane, tellDelivered, tellLimit } from './lane.js'

@@ -171,10 +171,7 @@ function findFlow(engine: Engine, lane: Lane, at: number, create: boolean): Flow
   }
   if (number >= limits.queuePairs) return null
   const known = queuePair.flows.get(flowKey(lane.peer, number))
-  if (known && known.remoteGeneration === generation) {
-    // Nothing new begins at a queue pair that goes down: its senders get their verdict as from one that is gone.
-    return create && queuePair.ending && !known.assembling ? null : known
-  }
+  if (known && known.remoteGeneration === generation) return known
   return create && !queuePair.ending ? datagramFlow(engine, queuePair, lane.peer, number, generation, lane) : null
 }
 
@@ -189,7 +186,10 @@ function takeFlowMessage(engine: Engine, lane: Lane, type: number, at: number, p
   const carries = beginsAnew(type)
   const flow = findFlow(engine, lane, at, carries)
   const sequence = i32[word + WORD.sequence]!
-  if (!flow) {
+  if (flow) takeNews(engine, flow, i32[word + WORD.delivered]!, i32[word + WORD.receiveLimit]!)
+  // Nothing new begins at a datagram queue pair that goes down: its senders get their verdict as from one that is gone.
+  const refused = carries && flow && !flow.connected && flow.queuePair.ending && !flow.assembling
+  if (!flow || refused) {
     engine.counters[STALE]!++
     // Every message that waits for an outcome gets one; later segments of an eager message are answered by the first.
     const segment = type === messageType.eager && i32[word + WORD.segmentOffset]! !== 0
@@ -197,7 +197,6 @@ function takeFlowMessage(engine: Engine, lane: Lane, type: number, at: number, p
       engine.answerStale(lane, header(lane, at), sequence, type === messageType.disconnect)
     return true
   }
-  takeNews(engine, flow, i32[word + WORD.delivered]!, i32[word + WORD.receiveLimit]!)
   const flags = kindFlags(i32[word + WORD.kind]!)
   const immediate = i32[word + WORD.immediate]!
   const payload = at + ROUTE_BYTES

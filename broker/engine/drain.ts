@@ -5,8 +5,9 @@
  * Everything here reads memory that a hostile client may change under us: indices are clamped, a visit is bounded by the ring, and a ring
  * that cannot be what honest clients left fails its queue pair for its holders, nobody else.
  */
-import { limits } from '../../protocol/limits.js'
+
 import { isKey } from '../../protocol/keys.js'
+import { limits } from '../../protocol/limits.js'
 import { counterIndex } from '../../protocol/node-file.js'
 import { opcode, operationFlags, operationOpcode, operationSgeCount, workRequestFlag } from '../../protocol/opcodes.js'
 import { receiveSlot, scatterGatherEntry, sendSlot } from '../../protocol/queue-pair-segment.js'
@@ -15,8 +16,8 @@ import { regionRight } from '../../protocol/wire.js'
 import { CORRUPT } from '../../shm/reference-ring.js'
 import { claimedToQueued, queuedToPosted } from '../../shm/slot-state.js'
 import type { Engine } from './engine.js'
-import { flowOf, knownFlow } from './paths.js'
 import { completeReceive, completeUnsent } from './finish.js'
+import { flowOf, knownFlow } from './paths.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { within } from './region.js'
 import { type ReceiveRequest, receiveStage, requestStage, type ScatterGather, type SendRequest } from './request.js'

@@ -6,8 +6,9 @@
  *
  * Flows, lanes and closures put themselves on lists when they have something to do, so what is idle costs nothing.
  */
-import { activityQueuePair } from '../../protocol/queue-pair-segment.js'
+
 import { counterIndex, counterNames, nodeFileGeometry } from '../../protocol/node-file.js'
+import { activityQueuePair } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
 import { connectByService, messageType, rejectReason } from '../../protocol/wire.js'
 import { anyActive, collectActive } from '../../shm/activity.js'

@@ -7,8 +7,8 @@
  * Nothing here survives the broker; what must (sequence, last delivered) lies in the queue pair's segment.
  */
 import type { AtomicOutcome } from './atomics.js'
-import type { EngineQueuePair } from './queue-pair.js'
 import type { Lane } from './lane.js'
+import type { EngineQueuePair } from './queue-pair.js'
 import type { Region } from './region.js'
 import { type ReceiveRequest, RequestQueue, type SendRequest } from './request.js'
 

@@ -9,8 +9,20 @@
  * Sleeping cannot miss anything: store `sleeping` in the broker page (pairs with the clients' load after they marked activity), look at
  * everything once more, then wait; whoever publishes after the look rings the doorbell.
  */
-import { EPOLL_EVENT_BYTES, EPOLLIN, epollAdd, epollCreate, epollWait, closeDescriptor, eventfdDrain, mapAnonymous, munmap, schedulerYield } from '../../shm/libc.js'
+
 import { brokerPage } from '../../protocol/broker-page.js'
+import {
+  closeDescriptor,
+  EPOLL_EVENT_BYTES,
+  EPOLLIN,
+  epollAdd,
+  epollCreate,
+  epollWait,
+  eventfdDrain,
+  mapAnonymous,
+  munmap,
+  schedulerYield,
+} from '../../shm/libc.js'
 import type { Words } from '../../shm/words.js'
 
 /** How long yields go on after the last work. */

@@ -1,5 +1,5 @@
-import type { LaneParameters } from '../../protocol/link.js'
 import { limits } from '../../protocol/limits.js'
+import type { LaneParameters } from '../../protocol/link.js'
 import type { Device } from '../provider/provider.js'
 import type { EngineOptions } from './commands.js'
 

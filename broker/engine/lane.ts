@@ -9,9 +9,10 @@
  * Invariants: never more requests posted than the send depth; never a frame without a posted bounce buffer at the peer, so the provider's
  * receiver-not-ready count stays 0; a one-sided chunk is never posted before a message of the same flow that precedes it.
  */
-import { laneHeader, messageType, packKind, routeHeader } from '../../protocol/wire.js'
-import type { LaneParameters } from '../../protocol/link.js'
+
 import { limits } from '../../protocol/limits.js'
+import type { LaneParameters } from '../../protocol/link.js'
+import { laneHeader, messageType, packKind, routeHeader } from '../../protocol/wire.js'
 import type { Memory } from '../../shm/memory.js'
 import {
   type ProviderQueuePair,
@@ -22,6 +23,7 @@ import {
 } from '../provider/provider.js'
 import type { Flow } from './flow.js'
 import type { LaneGroup } from './lane-group.js'
+import { BULK_DEPTH, laneIdHigh, laneSizes } from './lane-sizes.js'
 import type { SendRequest } from './request.js'
 
 export const creditTier = { data: 0, control: 1, acknowledgement: 2 } as const
@@ -33,8 +35,6 @@ const LANE_HEADER_BYTES = laneHeader.byteLength
 const ROUTE_HEADER_BYTES = routeHeader.byteLength
 const align8 = (byteLength: number): number => (byteLength + 7) & ~7
 
-/** Bulk chunks posted and not completed, at most. */
-const BULK_DEPTH = 32
 const BATCH = 64
 
 /** A message that belongs to no flow: small, bounded in number, told once. */
@@ -373,7 +373,12 @@ export class Lane {
   }
 
   #open(tier: CreditTier): boolean {
-    if (this.credit <= this.#reserve(tier) || this.#freeFrameCount === 0 || this.ledgerRoom < 2 || this.batch.count === BATCH)
+    if (
+      this.credit <= this.#reserve(tier) ||
+      this.#freeFrameCount === 0 ||
+      this.ledgerRoom < 2 ||
+      this.batch.count === BATCH
+    )
       return false
     this.#openFrame = this.#freeFrames[--this.#freeFrameCount]!
     this.#openBase = this.#openFrame * this.bounceByteLength
@@ -585,23 +590,4 @@ export function tellLimit(flow: Flow): number {
   const limit = flow.limit
   flow.advertisedLimit = limit
   return limit
-}
-
-/** Upper word of a provider request's id: lane row (16 bits), incarnation (15 bits), 1 for receives. */
-export function laneIdHigh(index: number, incarnation: number, receive: boolean): number {
-  return ((index << 16) | ((incarnation & 0x7fff) << 1) | (receive ? 1 : 0)) >>> 0
-}
-export const laneIdIndex = (idHigh: number): number => idHigh >>> 16
-export const laneIdIncarnation = (idHigh: number): number => (idHigh >>> 1) & 0x7fff
-export const laneIdIsReceive = (idHigh: number): boolean => (idHigh & 1) === 1
-
-/** Buffers and depths of a lane with these parameters. */
-export function laneSizes(parameters: LaneParameters): { frameCount: number; sendDepth: number; byteLength: number } {
-  const frameCount = parameters.bounceCount + 2
-  return {
-    frameCount,
-    sendDepth: frameCount + BULK_DEPTH + 4,
-    byteLength:
-      (frameCount + parameters.bounceCount) * parameters.bounceByteLength + BULK_DEPTH * limits.inlineByteLength,
-  }
 }

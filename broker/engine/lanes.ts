@@ -3,20 +3,29 @@
  * destruction. Completion queues of the provider are pooled; each is sized for every request outstanding on its lanes, signaled or not,
  * because all of them complete when a lane fails.
  */
+
+import type { LaneParameters } from '../../protocol/link.js'
 import { counterIndex } from '../../protocol/node-file.js'
 import { status, statusName } from '../../protocol/statuses.js'
-import type { LaneParameters } from '../../protocol/link.js'
 import { mapAnonymous, munmap, view } from '../../shm/libc.js'
 import { Memory } from '../../shm/memory.js'
 import type {
-  Device, Done, ProviderCompletionQueue, ProviderFailure, ProviderQueuePair, QueuePairAddress, QueuePairAttributes, RegisteredMemory,
+  Device,
+  Done,
+  ProviderCompletionQueue,
+  ProviderFailure,
+  ProviderQueuePair,
+  QueuePairAddress,
+  QueuePairAttributes,
+  RegisteredMemory,
 } from '../provider/provider.js'
 import { chunkSettled } from './bulk.js'
-import type { Engine } from './engine.js'
-import { Lane, laneIdIncarnation, laneIdIndex, laneIdIsReceive, laneSizes } from './lane.js'
-import { LaneGroup } from './lane-group.js'
 import { takeFrame } from './dispatch.js'
+import type { Engine } from './engine.js'
+import { Lane } from './lane.js'
+import { LaneGroup } from './lane-group.js'
 import { loseFlow } from './lane-loss.js'
+import { laneIdIncarnation, laneIdIndex, laneIdIsReceive, laneSizes } from './lane-sizes.js'
 import { askAgain, dropGroup } from './remote-keys.js'
 import type { SendRequest } from './request.js'
 
@@ -49,14 +58,32 @@ export async function createLane(
   let poolIndex = -1
   try {
     const rights = { localWrite: true, remoteRead: false, remoteWrite: false }
-    registered = await call<RegisteredMemory>((done) => device.registerMemory(domain, address, sizes.byteLength, rights, done))
+    registered = await call<RegisteredMemory>((done) =>
+      device.registerMemory(domain, address, sizes.byteLength, rights, done),
+    )
     poolIndex = await takePool(engine, depth)
     const { queue } = engine.pools[poolIndex]!
-    const limits = { sendDepth: sizes.sendDepth, receiveDepth: of.parameters.bounceCount, scatterGather: 1, inlineByteLength: 0 }
-    const queuePair = await call<ProviderQueuePair>((done) => device.createQueuePair(domain, queue, queue, limits, done))
+    const limits = {
+      sendDepth: sizes.sendDepth,
+      receiveDepth: of.parameters.bounceCount,
+      scatterGather: 1,
+      inlineByteLength: 0,
+    }
+    const queuePair = await call<ProviderQueuePair>((done) =>
+      device.createQueuePair(domain, queue, queue, limits, done),
+    )
     const lane = new Lane({
-      index: of.lane, incarnation: of.incarnation, job: of.job, peer: of.peer, peerNode: of.peerNode, group: groupOf(engine, of.job, of.peer),
-      parameters: of.parameters, queuePair, memory: new Memory(view(address, sizes.byteLength), address), registered, queueIndex: poolIndex,
+      index: of.lane,
+      incarnation: of.incarnation,
+      job: of.job,
+      peer: of.peer,
+      peerNode: of.peerNode,
+      group: groupOf(engine, of.job, of.peer),
+      parameters: of.parameters,
+      queuePair,
+      memory: new Memory(view(address, sizes.byteLength), address),
+      registered,
+      queueIndex: poolIndex,
     })
     engine.lanes[of.lane] = lane
     postBounceBuffers(device, lane)
@@ -99,24 +126,40 @@ function postBounceBuffers(device: Device, lane: Lane): void {
 
 function addBounce(lane: Lane, buffer: number): void {
   lane.receiveBatch.begin(buffer, lane.receiveIdHigh, 0, 0, 0, 0)
-  lane.receiveBatch.addSge(lane.memory.address + lane.bounceOffset(buffer), lane.bounceByteLength, lane.registered.localKey)
+  lane.receiveBatch.addSge(
+    lane.memory.address + lane.bounceOffset(buffer),
+    lane.bounceByteLength,
+    lane.registered.localKey,
+  )
 }
 
 /** Settles when a probe longer than two MTUs went both ways. */
 export async function connectLane(
-  engine: Engine, lane: Lane, remote: QueuePairAddress, parameters: LaneParameters, initiator: boolean, timeoutMs: number,
+  engine: Engine,
+  lane: Lane,
+  remote: QueuePairAddress,
+  parameters: LaneParameters,
+  initiator: boolean,
+  timeoutMs: number,
 ): Promise<void> {
   const { device } = engine
   const attributes: QueuePairAttributes = {
-    readsInitiated: parameters.readsInitiated, readsAccepted: parameters.readsAccepted, pathMtu: parameters.mtu,
+    readsInitiated: parameters.readsInitiated,
+    readsAccepted: parameters.readsAccepted,
+    pathMtu: parameters.mtu,
     // 2.1 s × 7: longer than the brokers' heartbeats take to decide who is dead, which is theirs to decide (verbs-semantics H16). A machine
     // with more runnable processes than cores keeps an engine waiting for seconds.
-    timeoutExponent: 19, retryCount: 6, rnrRetryCount: 7, rnrTimerMs: 1, trafficClass: parameters.trafficClass,
+    timeoutExponent: 19,
+    retryCount: 6,
+    rnrRetryCount: 7,
+    rnrTimerMs: 1,
+    trafficClass: parameters.trafficClass,
   }
   lane.agree(parameters)
   lane.initiator = initiator
   const up = new Promise<void>((resolve, reject) => {
-    lane.onUp = (failure) => (failure === null ? resolve() : reject({ code: 'unreachable', message: failure } satisfies ProviderFailure))
+    lane.onUp = (failure) =>
+      failure === null ? resolve() : reject({ code: 'unreachable', message: failure } satisfies ProviderFailure)
   })
   // The lane may be lost while the provider is still asked: nobody waits for the probe then.
   up.catch(() => {})

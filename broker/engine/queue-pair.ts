@@ -2,7 +2,7 @@
  * A queue pair as the engine sees it: its segment, its private records of what was posted, its flows.
  * The segment belongs to clients: everything read from it goes through drain.ts, which copies before it checks.
  */
-import type { Status } from '../../protocol/statuses.js'
+
 import {
   type QueuePairGeometry,
   queuePairGeometry,
@@ -12,6 +12,7 @@ import {
   receiveSlot,
   sendSlot,
 } from '../../protocol/queue-pair-segment.js'
+import type { Status } from '../../protocol/statuses.js'
 import type { Mapping } from '../../shm/mapping.js'
 import type { Memory } from '../../shm/memory.js'
 import { ReferenceRingConsumer } from '../../shm/reference-ring.js'

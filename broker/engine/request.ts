@@ -4,8 +4,8 @@
  * so the data path allocates nothing.
  */
 import type { Status } from '../../protocol/statuses.js'
-import type { EngineQueuePair } from './queue-pair.js'
 import type { Flow } from './flow.js'
+import type { EngineQueuePair } from './queue-pair.js'
 import type { Region } from './region.js'
 import type { RemoteRegion } from './remote-region.js'
 

@@ -5,18 +5,19 @@
  * Order inside a flow: requests start in posting order. Large sends are announced and go on when their grant arrives; sends may pass them
  * (receives are matched in order at the peer), one-sided requests may not. While a write is being posted, everything behind it waits.
  */
-import { regionRight, atomicExtension, lengthExtension, messageFlag, messageType } from '../../protocol/wire.js'
+
 import { counterIndex } from '../../protocol/node-file.js'
 import { opcode, workRequestFlag } from '../../protocol/opcodes.js'
 import { status } from '../../protocol/statuses.js'
+import { atomicExtension, lengthExtension, messageFlag, messageType, regionRight } from '../../protocol/wire.js'
 import { sendOpcode } from '../provider/provider.js'
 import type { Engine } from './engine.js'
 import { finishSend, isTwoSided, markPosted } from './finish.js'
 import type { Flow } from './flow.js'
 import { gather } from './gather.js'
 import { creditTier, type Lane } from './lane.js'
-import { requestStage, type SendRequest } from './request.js'
 import { askForRegion, useRemoteRegion } from './remote-keys.js'
+import { requestStage, type SendRequest } from './request.js'
 import { gate, park, refuseHead } from './waiting.js'
 
 /** Messages one flow may send before the next has its turn, and all flows of a lane together in one turn. */

@@ -6,13 +6,13 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import { counterIndex, nodeFileHeader } from '../../protocol/node-file.js'
 import { clock } from '../../shm/libc.js'
 import { Mapping } from '../../shm/mapping.js'
-import type { Device } from '../provider/provider.js'
 import { openDevice } from '../provider/open.js'
-import { defaultLaneParameters } from './lane-parameters.js'
+import type { Device } from '../provider/provider.js'
 import { handlers, toFailure } from './command-handlers.js'
 import type { CommandMessage, EngineEventName, EngineEvents, EngineMessage, EngineOptions } from './commands.js'
 import { Engine } from './engine.js'
 import { Idle } from './idle.js'
+import { defaultLaneParameters } from './lane-parameters.js'
 import { TableWriter } from './table-writer.js'
 
 /** Commands are looked at every so many turns, and whenever a turn found nothing. */
@@ -101,7 +101,12 @@ async function main(): Promise<void> {
   const nodeFile = Mapping.at(options.nodeFile.address, options.nodeFile.byteLength)
   const page = Mapping.at(options.brokerPage.address, options.brokerPage.byteLength)
   const { provider, host, port: devicePort } = options
-  const opened = openDevice({ provider, host, port: devicePort, ...(options.device === null ? {} : { name: options.device }) })
+  const opened = openDevice({
+    provider,
+    host,
+    port: devicePort,
+    ...(options.device === null ? {} : { name: options.device }),
+  })
   if (!opened.device) {
     emit('failed', toFailure(opened.failure))
     port.close()
@@ -111,7 +116,9 @@ async function main(): Promise<void> {
   const engine = new Engine(options, device, nodeFile, { emit })
   nodeFileHeader.write(nodeFile.memory, 0, { provider: device.kind, device: device.name })
   emit('ready', {
-    provider: device.kind, device: device.name, address: device.port().address,
+    provider: device.kind,
+    device: device.name,
+    address: device.port().address,
     laneParameters: defaultLaneParameters(device, options),
   })
   await run(engine, device, page)

@@ -25,25 +25,29 @@ export interface LockOptions {
   readonly sweeper: boolean
   /** How long a client waits for a living holder. */
   readonly patienceMs?: number
-  /** A new broker looks for locks in the name of its predecessor. */
+  /** A new broker looks for locks in the name of its predecessor; a mutant does not. */
   readonly adopts?: boolean
+  /** Another session gets the number of a dead one: when its sweep is done, or, wrongly, at once. */
+  readonly reuse?: 'after-sweep' | 'at-once'
 }
 
 export function lockScenario(code: Code, name: string, options: LockOptions, bounds: Bounds): Scenario {
   return { name, bounds, begin: (runner) => void (code.explored.bells = runner), scene: () => lockScene(code, options) }
 }
 
-function lockScene(code: Code, { clients, rounds, sweeper, patienceMs = 1e9, adopts = true }: LockOptions): Scene {
+function lockScene(code: Code, options: LockOptions): Scene {
+  const { clients, rounds, sweeper, patienceMs = 1e9, adopts = true, reuse } = options
   const world = new World(4, 2 * MEMBERS + 2)
   const holding = world.reserve(MEMBERS)
-  const swept = world.reserve(MEMBERS)
+  /** Deaths that the broker has noted and not finished to sweep; kept in the node file, so a new broker knows them. */
+  const owed = world.reserve(MEMBERS)
   const epoch = world.reserve(1)
 
   const enter = (member: number): number => {
     world.write(holding + member, 1)
     for (let other = 0; other < MEMBERS; other++) {
       const alone = other === member || world.read(holding + other) === 0
-      check(alone, member === 0 ? 'I2' : 'I1', `member ${member} has the lock and so has ${other}`)
+      check(alone, member * other === 0 ? 'I2' : 'I1', `member ${member} has the lock and so has ${other}`)
     }
     return 0
   }
@@ -56,11 +60,11 @@ function lockScene(code: Code, { clients, rounds, sweeper, patienceMs = 1e9, ado
     words.store(RIGHT, words.load(LEFT))
   }
 
-  const use = (self: Self): undefined => {
+  const use = (self: Self, generation: number): undefined => {
     const { member } = self
     const words = self.words(0)
     const lock = new code.RobustLock(words, LOCK, self.liveness, { spins: 0, nowMs: code.explorerClock.now })
-    const owner = code.ownerWord(member, 1)
+    const owner = code.ownerWord(member, generation)
     const result = lock.acquire(owner, patienceMs)
     if (result === 'busy') return undefined
     self.note(() => enter(member))
@@ -75,9 +79,7 @@ function lockScene(code: Code, { clients, rounds, sweeper, patienceMs = 1e9, ado
   }
 
   const dying = (): number => {
-    for (let member = 1; member <= clients; member++) {
-      if (world.read(world.dead(member)) === 1 && world.read(swept + member) === 0) return member
-    }
+    for (let member = 1; member <= clients; member++) if (world.read(owed + member) === 1) return member
     return 0
   }
   const sweepOf = (self: Self, member: number): void => {
@@ -92,10 +94,7 @@ function lockScene(code: Code, { clients, rounds, sweeper, patienceMs = 1e9, ado
     name: 'adopt',
     run(self) {
       // The new broker holds the token of member 0, so nobody else takes over what its predecessor held.
-      self.note(() => {
-        world.write(world.dead(0), 0)
-        return 0
-      })
+      self.note(() => world.write(world.dead(0), 0) ?? 0)
       if (adopts) sweepOf(self, 0)
       return undefined
     },
@@ -106,27 +105,36 @@ function lockScene(code: Code, { clients, rounds, sweeper, patienceMs = 1e9, ado
     run(self) {
       const member = self.note(dying)
       sweepOf(self, member)
-      self.note(() => {
-        world.write(swept + member, 1)
-        return 0
-      })
+      self.note(() => world.write(owed + member, 0) ?? 0)
       return 1
     },
   }
 
-  const once: Operation = {
+  const once = (generation: number): Operation => ({
     name: 'use',
     // The only load of the lock's word is at the head of the waiting loop, which keeps nothing but the deadline.
     loopsAt: (kind, index) => kind === access.load && index === LOCK,
-    run: use,
+    run: (self) => use(self, generation),
+  })
+  const died = (member: number): void => {
+    leave(member)
+    world.write(owed + member, 1)
   }
   const actors: ActorSpec[] = Array.from({ length: clients }, (_, index) => ({
     name: `client${index + 1}`,
     role: 'client',
     member: index + 1,
-    operations: Array.from({ length: rounds }, () => once),
-    died: () => void leave(index + 1),
+    operations: Array.from({ length: rounds }, () => once(1)),
+    died: () => died(index + 1),
   }))
+  const attachAgain: Operation = {
+    name: 'attach',
+    when: () => world.read(world.dead(1)) === 1 && (reuse === 'at-once' || world.read(owed + 1) === 0),
+    run: (self) => self.note(() => world.write(world.dead(1), 0) ?? 1),
+  }
+  if (reuse) {
+    actors.push({ name: 'again', role: 'again', member: 1, operations: [attachAgain, once(2)], died: () => died(1) })
+  }
   const broker: ActorSpec = {
     name: 'broker',
     role: 'broker',
@@ -142,6 +150,9 @@ function lockScene(code: Code, { clients, rounds, sweeper, patienceMs = 1e9, ado
 
   const atRest = (states: readonly ActorState[]): void => {
     const stopped = states.some((state) => state.status === status.stopped)
+    if (reuse && states[clients]!.status === status.running && states[clients]!.operation === 1) {
+      check(stopped, 'I3', 'the second session of member 1 waits and nobody will wake it')
+    }
     for (let client = 0; client < clients; client++) {
       check(states[client]!.status !== status.running || stopped, 'I3', `client ${client + 1} waits and nobody will wake it`)
     }

@@ -60,7 +60,8 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
   const executedUpTo = world.reserve(1)
   const epoch = world.reserve(1)
   const progress = world.reserve(MEMBERS)
-  const swept = world.reserve(MEMBERS)
+  /** Deaths that the broker has noted and not finished to sweep; kept in the node file, so a new broker knows them. */
+  const owed = world.reserve(MEMBERS)
   const stateWord = (slot: number): number => segments.sendSlot(slot) + sendSlot.word.state
   const requestIn = (slot: number): number => world.f64[segments.sendSlot(slot) / 2 + ID]! - 1
   /** The engine whose step is under way, for looking at its private record of a request. */
@@ -133,16 +134,10 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
       const queuePair = openQueuePair(self)
       const accepted = queuePair.postSend(requests)
       if (accepted < requests.length) {
-        self.note(() => {
-          world.write(progress + self.member, done + accepted)
-          return 0
-        })
+        self.note(() => world.write(progress + self.member, done + accepted) ?? 0)
         return queuePair.lastRefusal === 'busy' ? undefined : REST
       }
-      self.note(() => {
-        world.write(progress + self.member, 0)
-        return 0
-      })
+      self.note(() => world.write(progress + self.member, 0) ?? 0)
       return undefined
     },
   })
@@ -152,7 +147,10 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
     role: 'client',
     member: client + 1,
     operations: lengths.map((_, list) => postList(client, list)),
-    died: () => world.write(segments.bells, 1),
+    died: () => {
+      world.write(owed + client + 1, 1)
+      world.write(segments.bells, 1)
+    },
   }))
 
   // ---- the broker ---------------------------------------------------------------------------------------------------------
@@ -164,9 +162,7 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
     for (const lock of locks) code.sweepLock(self.words(segments.queuePair), lock, member, owner, () => {})
   }
   const dying = (): number => {
-    for (let member = 1; member <= lists.length; member++) {
-      if (world.read(world.dead(member)) === 1 && world.read(swept + member) === 0) return member
-    }
+    for (let member = 1; member <= lists.length; member++) if (world.read(owed + member) === 1) return member
     return 0
   }
   // One operation for each step of recovery whose outcome lies in the segments alone.
@@ -174,10 +170,7 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
     name: 'adopt',
     run(self) {
       // The successor holds the token of member 0 from here on.
-      self.note(() => {
-        world.write(world.dead(0), 0)
-        return 0
-      })
+      self.note(() => world.write(world.dead(0), 0) ?? 0)
       sweepLocks(self, 0)
       return undefined
     },
@@ -233,10 +226,7 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
       sweepLocks(self, member)
       code.sweepQueuePair(engine, queuePair, member)
       turnUntilIdle(engine)
-      self.note(() => {
-        world.write(swept + member, 1)
-        return 0
-      })
+      self.note(() => world.write(owed + member, 0) ?? 0)
       return SERVE
     },
   }

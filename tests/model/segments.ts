@@ -85,6 +85,10 @@ export class Segments {
     return this.geometry.sendRingOffset / 4 + referenceRingLayout.word.head
   }
 
+  get receiveHead(): number {
+    return this.geometry.receiveRingOffset / 4 + referenceRingLayout.word.head
+  }
+
   /** Entry of the send ring at a position. */
   sendEntry(position: number): number {
     const entries = (this.geometry.sendRingOffset + referenceRingLayout.byteLength) / 4
@@ -113,6 +117,10 @@ export class Segments {
     for (let slot = 0; slot < this.shape.sendSlots; slot++) {
       const at = index - this.sendSlot(slot)
       if (at >= 0 && at < sendSlot.byteLength / 4) return `send slot ${slot}+${at}`
+    }
+    for (let slot = 0; slot < this.shape.receiveSlots; slot++) {
+      const at = index - this.receiveSlot(slot)
+      if (at >= 0 && at < receiveSlot.byteLength / 4) return `receive slot ${slot}+${at}`
     }
     const known = new Map([
       [this.sendLock, 'send lock'],
