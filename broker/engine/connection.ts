@@ -285,6 +285,7 @@ function refuseConnect(queuePair: EngineQueuePair | undefined, from: RouteNumber
 
 export function sendReject(engine: Engine, lane: Lane | null, to: RouteNumbers, cookie: number, reason: number): void {
   engine.counters[counterIndex.rejects]!++
+  const job = engine.queuePairs[to.sourceNumber]?.job
   const numbers = {
     destinationNumber: to.sourceNumber,
     destinationGeneration: to.sourceGeneration,
@@ -293,7 +294,7 @@ export function sendReject(engine: Engine, lane: Lane | null, to: RouteNumbers, 
   }
   const fields = { cookie, reason, receiveLimit: 0, service: '' }
   if (!lane) {
-    engine.later(() => takeReject(engine, thisNode, numbers, fields))
+    engine.later(() => takeReject(engine, null, numbers, fields, job))
     return
   }
   if (lane.state !== 'up') return
@@ -308,36 +309,46 @@ export function sendReject(engine: Engine, lane: Lane | null, to: RouteNumbers, 
 }
 
 /** The peer takes no connect of ours, or takes back one of its own that waits here. */
-export function takeReject(engine: Engine, peer: number, from: RouteNumbers, fields: ConnectFields): void {
+export function takeReject(
+  engine: Engine,
+  lane: Lane | null,
+  from: RouteNumbers,
+  fields: ConnectFields,
+  job = lane?.job ?? -1,
+): void {
+  const peer = lane?.peer ?? thisNode
   const queuePair = engine.queuePairs[from.destinationNumber]
   if (!queuePair || queuePair.generation !== from.destinationGeneration) return
+  if (queuePair.job !== job) return
   const { held } = queuePair
   if (held?.peer === peer && held.number === from.sourceNumber && held.cookie === fields.cookie) queuePair.held = null
   const pending = engine.connects.get(queuePair)
-  if (!pending || pending.cookie !== fields.cookie) return
+  if (!pending || pending.cookie !== fields.cookie || queuePair.flow?.peer !== peer) return
   const reason = rejectReasonNames[fields.reason] ?? 'refused'
   abandonConnect(engine, queuePair, 'connection-rejected', `the peer rejected the connection: ${reason}`)
 }
 
 export function takeAccept(engine: Engine, lane: Lane | null, from: RouteNumbers, fields: ConnectFields): void {
   const queuePair = engine.queuePairs[from.destinationNumber]
-  const alive = queuePair && queuePair.generation === from.destinationGeneration ? queuePair : null
+  // A lane speaks only of queue pairs of its job, and of connects to its peer.
+  const known = queuePair?.generation === from.destinationGeneration && (!lane || queuePair.job === lane.job)
+  const alive = known && (!queuePair.flow || queuePair.flow.peer === (lane?.peer ?? thisNode)) ? queuePair : null
   const flow = alive?.flow ?? null
   if (!alive || !flow || (alive.state !== queuePairState.connecting && alive.state !== queuePairState.connected)) {
     tooLate(engine, lane, from)
     return
   }
-  const known = flow.remoteNumber === from.sourceNumber && flow.remoteGeneration === from.sourceGeneration
+  const same = flow.remoteNumber === from.sourceNumber && flow.remoteGeneration === from.sourceGeneration
   if (alive.state === queuePairState.connected) {
-    if (known && flow.lane === lane) {
+    if (same && flow.lane === lane) {
       const limit = fields.receiveLimit | 0
       if (((limit - flow.receiveLimit) | 0) > 0) flow.receiveLimit = limit
       engine.wakeFlow(flow)
-    } else if (!known) tooLate(engine, lane, from)
+    } else if (!same) tooLate(engine, lane, from)
     return
   }
   // By number it does not matter which attempt was accepted; by name another service may have been asked for meanwhile.
-  if (!known && (flow.remoteNumber !== UNKNOWN || flow.cookie !== fields.cookie)) {
+  if (!same && (flow.remoteNumber !== UNKNOWN || flow.cookie !== fields.cookie)) {
     tooLate(engine, lane, from)
     return
   }

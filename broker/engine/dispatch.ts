@@ -101,7 +101,7 @@ function takeMessage(engine: Engine, lane: Lane, at: number, payloadByteLength: 
       return true
     case messageType.reject:
       if (payloadByteLength < connectExtension.byteLength) return false
-      takeReject(engine, lane.peer, header(lane, at), connectExtension.read(memory, payload))
+      takeReject(engine, lane, header(lane, at), connectExtension.read(memory, payload))
       return true
     case messageType.resolve:
       if (payloadByteLength < 8) return false

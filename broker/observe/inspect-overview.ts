@@ -88,7 +88,7 @@ export function inspectOverview(snapshot: NodeFileSnapshot): InspectRow[] {
         processes: sharing.processes,
         queuePairs: sharing.queuePairs,
         sharedQueuePairs: sharing.sharedQueuePairs,
-        unsharedWouldBe: sharing.unsharedQueuePairs,
+        unshared: sharing.unsharedQueuePairs,
       },
     },
     {
@@ -96,7 +96,7 @@ export function inspectOverview(snapshot: NodeFileSnapshot): InspectRow[] {
       fields: {
         nodes: sharing.nodes,
         processes: sharing.processes,
-        unsharedWouldBe: sharing.unsharedByFormula,
+        unshared: sharing.unsharedByFormula,
         by: '(N-1)*P^2',
       },
     },
@@ -107,18 +107,11 @@ export function inspectOverview(snapshot: NodeFileSnapshot): InspectRow[] {
         state: peer.state,
         queuePairs: peer.queuePairs,
         sharedQueuePairs: peer.sharedQueuePairs,
-        unsharedWouldBe: peer.queuePairs,
+        unshared: peer.queuePairs,
       },
     })),
-    {
-      noun: 'traffic',
-      fields: {
-        messagesSent: counters['messages-sent'],
-        messagesReceived: counters['messages-received'],
-        bytesSent: counters['bytes-sent'],
-        bytesReceived: counters['bytes-received'],
-      },
-    },
+    { noun: 'sent', fields: { messages: counters['messages-sent'], bytes: counters['bytes-sent'] } },
+    { noun: 'received', fields: { messages: counters['messages-received'], bytes: counters['bytes-received'] } },
     {
       noun: 'trouble',
       fields: {

@@ -271,9 +271,10 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
     return index >= segments.receiveSlot(0) && index < segments.completionQueue ? 'broker' : undefined
   }
   const writtenBy = (index: number): string | undefined => {
-    if (index === segments.sendHead || (sleeps && index === segments.sleeping)) return 'broker'
+    if (index === segments.sendHead || index === segments.queuePairStateWord) return 'broker'
+    if (sleeps && index === segments.sleeping) return 'broker'
     if (sleeps && index >= segments.bells) return undefined
-    return index >= segments.page || index === segments.queuePairStateWord ? 'nobody' : undefined
+    return index >= segments.page ? 'nobody' : undefined
   }
   // Who holds the lock alone moves the tail, and nobody reads entries beyond it.
   const commutes = (member: number, kind: number, index: number): boolean => {

@@ -168,9 +168,13 @@ export function grantOf({ shape }: Segments): QueuePairGrant {
   } as unknown as QueuePairGrant
 }
 
+/** A broker that never answers: nothing here may need an answer. */
+const silent = { request: () => new Promise(() => {}) }
+
 /** The real attachment of a member, over explored words. */
 export function attach(code: Code, segments: Segments, self: Self, bell = segments.bells + self.member) {
   const parts = {
+    control: silent,
     grant: { member: self.member, memberGeneration: 1, node: 'here' },
     page: mappingAt(self, segments.page),
     activity: mappingAt(self, segments.activity),

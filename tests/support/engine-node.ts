@@ -205,7 +205,9 @@ export class TestCompletionQueue {
     const { entriesOffset } = completionQueueGeometry(this.capacity)
     const taken: TestCompletion[] = []
     let head = words.load(completionQueueHeader.word.head)
-    while (head !== words.load(completionQueueHeader.word.tail) && taken.length < maximum) {
+    // Bounded: tests also scribble over head and tail.
+    for (let seen = 0; seen < this.capacity && taken.length < maximum; seen++) {
+      if (head === words.load(completionQueueHeader.word.tail)) break
       const entry = completionEntry.read(
         memory,
         entriesOffset + (head & (this.capacity - 1)) * completionEntry.byteLength,

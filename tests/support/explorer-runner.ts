@@ -22,10 +22,10 @@ import {
 import type { World } from './explorer-world.js'
 
 /**
- * Accesses to plain memory between two words: `fused` runs them with the word access before them, `runs` makes each unbroken run of
- * them a step of its own.
+ * Plain memory between two words. A run of plain accesses is a step of its own from its first store on; with `reads`, from its first
+ * load on. Otherwise loads happen with the access before them.
  */
-export type Granularity = 'fused' | 'runs'
+export type Granularity = 'writes' | 'reads'
 
 /** Thrown by checks: a promise of the code under test does not hold. */
 export class Violation extends Error {
@@ -286,8 +286,8 @@ export class Runner {
 
   /** Goes on if this access belongs to the step, else ends the run. */
   #claimTurn(kind: number, index: number, first: number, second: number): void {
-    const plain = kind >= access.readPlain
-    if (plain && kind !== access.change && (this.#granularity === 'fused' || this.#inPlainRun)) return
+    if (this.#inPlainRun && isPlain(kind)) return
+    if (this.#granularity === 'writes' && (kind === access.readPlain || kind === access.readWide)) return
     if (this.#joins(kind, index)) return
     if (!this.#granted) this.#pause(kind, index, first, second)
     this.#granted = false
@@ -306,7 +306,8 @@ export class Runner {
   }
 
   #account(kind: number, result: number, timeoutMs: number): void {
-    if (kind !== access.note) this.#inPlainRun = kind >= access.readPlain && kind !== access.change
+    const begins = kind === access.writePlain || kind === access.writeWide || this.#granularity === 'reads'
+    if (kind !== access.note) this.#inPlainRun = isPlain(kind) && (this.#inPlainRun || begins)
     if (kind === access.wait && result === TIMEOUT) this.#clockMs += timeoutMs
   }
 
@@ -520,4 +521,5 @@ function elementOf(key: string | symbol): number {
   return index
 }
 
+const isPlain = (kind: number): boolean => kind >= access.readPlain && kind <= access.writeWide
 const signatureOf = (kind: number, index: number): number => kind | (index << 5)

@@ -157,7 +157,7 @@ class Search {
     this.#timeouts = scenario.bounds.timeouts ?? 'never'
     this.scene = scenario.scene()
     const { world, actors } = this.scene
-    this.runner = new Runner(world, actors, scenario.bounds.granularity ?? 'fused', this.scene)
+    this.runner = new Runner(world, actors, scenario.bounds.granularity ?? 'writes', this.scene)
     scenario.begin?.(this.runner)
     const roles = [...new Set(actors.map((actor) => actor.role))]
     this.#roles = roles.length

@@ -3,12 +3,13 @@
  * the queue pair may fail for its holders; the lane, the neighbour and what is counted stay as they were.
  */
 import test, { type ExecutionContext } from 'ava'
-import { opcodeNames } from '../../../protocol/opcodes.js'
+import { type SendOpcodeName, sendOpcodeOf } from '../../../protocol/opcodes.js'
 import { clock } from '../../../shm/libc.js'
 import type { Words } from '../../../shm/words.js'
 import { Choices, checkAtRest, type End, Stage } from '../../support/engine-stage.js'
 
 const LONGEST_TURN_MS = 2000
+const opcodes = Object.keys(sendOpcodeOf) as SendOpcodeName[]
 
 /** Words as a racing thread leaves them: now and then another word of the segment changes while the engine works on one. */
 class RacingWords implements Words {
@@ -119,7 +120,7 @@ class Vandal {
 }
 
 function post(choices: Choices, from: End, to: End, id: number): void {
-  const opcode = opcodeNames[(1 + choices.below(7)) as 1]
+  const opcode = choices.pick(opcodes)
   const length = opcode === 'compare-and-swap' || opcode === 'fetch-and-add' ? 8 : choices.pick([0, 16, 5000, 40_000])
   const remote = { key: to.memory.key, offset: 0 }
   const receives = 1 + choices.below(3)
