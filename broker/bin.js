@@ -27,10 +27,18 @@ function newestMs(path) {
 const isBuilt = () =>
   existsSync(built) && (!existsSync(source) || statSync(built).mtimeMs >= Math.max(...floors.map(newestMs)))
 
+/** Standard streams, and the descriptor on which readiness is to be told. */
+function inherited() {
+  const at = process.argv.indexOf('--ready-fd')
+  const readyFd = at < 0 ? 0 : Number(process.argv[at + 1])
+  if (!(readyFd >= 3 && readyFd < 1024)) return 'inherit'
+  return ['inherit', 'inherit', 'inherit', ...Array(readyFd - 3).fill('ignore'), readyFd]
+}
+
 /** A new process, because the sources run only with a loader that every thread has from its start. */
 function runSources() {
   const child = spawn(process.execPath, [`--import=${pathOf('./typescript.js')}`, source, ...process.argv.slice(2)], {
-    stdio: 'inherit',
+    stdio: inherited(),
   })
   for (const signal of ['SIGTERM', 'SIGHUP', 'SIGUSR2']) process.on(signal, () => child.kill(signal))
   // A terminal's Ctrl-C reaches both processes by itself, and a second one would cut the draining short.

@@ -1,5 +1,5 @@
 /** A broker in this process, until a signal ends it. */
-import { closeSync, writeSync } from 'node:fs'
+import { closeSync, fstatSync, type Stats, writeSync } from 'node:fs'
 import { constants } from 'node:os'
 import pino from 'pino'
 import { SharedVerbsError } from '../../protocol/errors.js'
@@ -43,6 +43,7 @@ export async function serveInForeground(
   options: StartOptions,
   announce: (started: Started) => void,
 ): Promise<void> {
+  checkReadyFd(options.readyFd)
   const wishes = new Wishes()
   const logStream = options.logFile === undefined ? {} : { logStream: openLog(options.logFile) }
   let broker: RunningBroker
@@ -61,6 +62,22 @@ export async function serveInForeground(
   const reason = await Promise.race([wishes.end, broker.whenStopped.then(() => undefined)])
   if (reason !== undefined) await stop(broker, options.drainTimeoutMs)
   await broker.whenStopped
+}
+
+/** Found out before anything is started. A descriptor that nobody gave is not open, or is something of Node's own. */
+function checkReadyFd(readyFd: number | undefined): void {
+  if (readyFd === undefined) return
+  const found = statDescriptor(readyFd)
+  if (found !== undefined && (found.isFIFO() || found.isSocket() || found.isFile() || found.isCharacterDevice())) return
+  throw new SharedVerbsError('invalid-argument', `--ready-fd ${readyFd} is no open pipe, socket or file`, { readyFd })
+}
+
+function statDescriptor(fd: number): Stats | undefined {
+  try {
+    return fstatSync(fd)
+  } catch {
+    return undefined
+  }
 }
 
 function tellReady(started: Started, readyFd: number | undefined): void {

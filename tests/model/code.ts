@@ -1,22 +1,43 @@
 /** Everything that explorations run, as one entry: `load.ts` makes copies of it, as it is or with one thing wrong. */
-export { Attachment } from '../../client/attachment.js'
-export { CompletionQueue } from '../../client/completion-queue.js'
-export { CompletionBatch } from '../../client/completion.js'
-export { Poller } from '../../client/polling.js'
-export { QueuePairSegment } from '../../client/queue-pair-segment.js'
-export { EngineCompletionQueue } from '../../broker/engine/completion-queue.js'
-export { Doorbell } from '../../shm/doorbell.js'
-export { ownerMember, ownerWord, RobustLock, sweepLock } from '../../shm/robust-lock.js'
-export { generationOf, packState, postedToDone, postedToQueued, SLOT_CLAIMED, SLOT_DONE, SLOT_FREE, SLOT_POSTED, stateOf } from '../../shm/slot-state.js'
-export { explored, explorerClock } from '../support/explorer-libc.js'
-export { thisNode } from '../../broker/engine/commands.js'
+
 export { sweepQueuePair } from '../../broker/engine/command-handlers.js'
+export { thisNode } from '../../broker/engine/commands.js'
+export { EngineCompletionQueue } from '../../broker/engine/completion-queue.js'
 export { drainReceives, drainSends, recordSend } from '../../broker/engine/drain.js'
 export { Engine } from '../../broker/engine/engine.js'
 export { completeUnsent } from '../../broker/engine/finish.js'
-export { Idle } from '../../broker/engine/idle.js'
 export { Flow } from '../../broker/engine/flow.js'
+export { Idle } from '../../broker/engine/idle.js'
 export { EngineQueuePair } from '../../broker/engine/queue-pair.js'
-export { finishVisits, leftInReceiveSlots, leftInSendSlots, recoverLast, republish, retakeReceives, retakeSends } from '../../broker/engine/recovery.js'
+export {
+  finishVisits,
+  leftInReceiveSlots,
+  leftInSendSlots,
+  recoverLast,
+  republish,
+  retakeReceives,
+  retakeSends,
+} from '../../broker/engine/recovery.js'
+export { Attachment } from '../../client/attachment.js'
+export { CompletionBatch } from '../../client/completion.js'
+export { CompletionQueue } from '../../client/completion-queue.js'
+export { Poller } from '../../client/polling.js'
 export { QueuePair } from '../../client/queue-pair.js'
+export { QueuePairSegment } from '../../client/queue-pair-segment.js'
 export { clearAll } from '../../shm/activity.js'
+export { Doorbell } from '../../shm/doorbell.js'
+export { ownerMember, ownerWord, RobustLock, sweepLock } from '../../shm/robust-lock.js'
+export {
+  claimerOf,
+  doneToFree,
+  generationOf,
+  packState,
+  postedToDone,
+  postedToQueued,
+  SLOT_CLAIMED,
+  SLOT_DONE,
+  SLOT_FREE,
+  SLOT_POSTED,
+  stateOf,
+} from '../../shm/slot-state.js'
+export { explored, explorerClock } from '../support/explorer-libc.js'

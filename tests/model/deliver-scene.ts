@@ -27,7 +27,12 @@ export interface DeliverOptions {
 }
 
 export function deliverScenario(code: Code, name: string, options: DeliverOptions, bounds: Bounds): Scenario {
-  return { name, bounds, begin: (runner) => void (code.explored.bells = runner), scene: () => deliverScene(code, options) }
+  return {
+    name,
+    bounds,
+    begin: (runner) => void (code.explored.bells = runner),
+    scene: () => deliverScene(code, options),
+  }
 }
 
 function deliverScene(code: Code, { messages, recoversLast = true }: DeliverOptions): Scene {
@@ -45,7 +50,11 @@ function deliverScene(code: Code, { messages, recoversLast = true }: DeliverOpti
     world.watches.set(receiveState(slot), (_, value) => {
       if (code.stateOf(value) !== code.SLOT_DONE) return
       const sequence = sequenceIn(slot)
-      check(sequence === world.read(deliveredCount) + 1, 'I14', `message ${sequence} is delivered after ${world.read(deliveredCount)}`)
+      check(
+        sequence === world.read(deliveredCount) + 1,
+        'I14',
+        `message ${sequence} is delivered after ${world.read(deliveredCount)}`,
+      )
       check(world.read(delivered + sequence - 1) === 0, 'I14', `message ${sequence} is delivered twice`)
       world.write(delivered + sequence - 1, 1)
       world.write(deliveredCount, sequence)
@@ -161,7 +170,14 @@ function deliverScene(code: Code, { messages, recoversLast = true }: DeliverOpti
   }
   const actors: ActorSpec[] = [
     { name: 'client', role: 'client', member: 1, operations: [postReceives, postSends] },
-    { name: 'broker', role: 'broker', member: -1, operations: [conclude, clear, resume, serve], startsAt: SERVE, restartsAt: 0 },
+    {
+      name: 'broker',
+      role: 'broker',
+      member: -1,
+      operations: [conclude, clear, resume, serve],
+      startsAt: SERVE,
+      restartsAt: 0,
+    },
   ]
   const atRest = (states: readonly ActorState[]): void => {
     check(states[0]!.status !== status.running, 'I10', 'the client cannot post')

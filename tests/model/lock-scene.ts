@@ -9,7 +9,14 @@
  *   I5  at rest no word names a dead member
  */
 import type { Bounds, Scenario, Scene } from '../support/explorer.js'
-import { type ActorSpec, type ActorState, access, type Operation, type Self, status } from '../support/explorer-actor.js'
+import {
+  type ActorSpec,
+  type ActorState,
+  access,
+  type Operation,
+  type Self,
+  status,
+} from '../support/explorer-actor.js'
 import { check } from '../support/explorer-runner.js'
 import { MEMBERS, World } from '../support/explorer-world.js'
 import type { Code } from './load.js'
@@ -154,7 +161,11 @@ function lockScene(code: Code, options: LockOptions): Scene {
       check(stopped, 'I3', 'the second session of member 1 waits and nobody will wake it')
     }
     for (let client = 0; client < clients; client++) {
-      check(states[client]!.status !== status.running || stopped, 'I3', `client ${client + 1} waits and nobody will wake it`)
+      check(
+        states[client]!.status !== status.running || stopped,
+        'I3',
+        `client ${client + 1} waits and nobody will wake it`,
+      )
     }
     if (!sweeper || stopped) return
     const word = world.read(LOCK)

@@ -47,28 +47,25 @@ const slept = (code: Code): Scenario =>
 const posted = (code: Code): Scenario =>
   postScenario(code, 'post', { lists: [[1], [1]], slots: 2 }, { crashes: { client: 1 } })
 const postedAgain = (code: Code): Scenario =>
-  postScenario(
-    code,
-    'post, broker dies',
-    { lists: [[1], [1]], slots: 2 },
-    { crashes: { broker: 1 }, preemptions: 3 },
-  )
+  postScenario(code, 'post, broker dies', { lists: [[1], [1]], slots: 2 }, { crashes: { broker: 1 }, preemptions: 3 })
 const postedLists = (code: Code): Scenario =>
   postScenario(code, 'post a list', { lists: [[2]], slots: 2 }, { crashes: { broker: 1 } })
 const postedToSleeper = (code: Code): Scenario =>
   postScenario(code, 'post, engine sleeps', { lists: [[1, 1]], slots: 2, sleeps: true }, {})
 
 const polled = (code: Code): Scenario =>
-  pollScenario(code, 'poll', { pollers: 2, requests: 3, slots: 2, batch: 1 }, { crashes: { poller: 1 }, preemptions: 3 })
-const polledAgain = (code: Code): Scenario =>
   pollScenario(
     code,
-    'poll, broker dies',
-    { pollers: 1, requests: 3, slots: 2, batch: 1 },
-    { crashes: { broker: 1 } },
+    'poll',
+    { pollers: 2, requests: 3, slots: 2, batch: 1 },
+    { crashes: { poller: 1 }, preemptions: 3 },
   )
-const waited = (code: Code): Scenario => waitScenario(code, 'wait', { wants: [1, 1], turns: [1, 1] }, { preemptions: 3 })
-const delivered = (code: Code): Scenario => deliverScenario(code, 'deliver', { messages: 2 }, { crashes: { broker: 1 } })
+const polledAgain = (code: Code): Scenario =>
+  pollScenario(code, 'poll, broker dies', { pollers: 1, requests: 3, slots: 2, batch: 1 }, { crashes: { broker: 1 } })
+const waited = (code: Code): Scenario =>
+  waitScenario(code, 'wait', { wants: [1, 1], turns: [1, 1] }, { preemptions: 3 })
+const delivered = (code: Code): Scenario =>
+  deliverScenario(code, 'deliver', { messages: 2 }, { crashes: { broker: 1 } })
 
 export const mutants: readonly Mutant[] = [
   {
@@ -99,7 +96,13 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'a sweep that wakes waiters only of locks that the dead one held',
-    changes: [change(LOCK, '  words.wake(index, ALL)\n  return result', "  if (result === 'repaired') words.wake(index, ALL)\n  return result")],
+    changes: [
+      change(
+        LOCK,
+        '  words.wake(index, ALL)\n  return result',
+        "  if (result === 'repaired') words.wake(index, ALL)\n  return result",
+      ),
+    ],
     scenario: slept,
     caughtBy: ['I3'],
   },
@@ -108,14 +111,24 @@ export const mutants: readonly Mutant[] = [
     name: 'a release that wakes one, and a waiter that slept and takes the lock without the waiters bit',
     changes: [
       change(LOCK, 'this.#words.wake(this.#index, ALL)', 'this.#words.wake(this.#index, 1)'),
-      change(LOCK, 'compareExchange(this.#index, FREE, owner | WAITERS) === FREE', 'compareExchange(this.#index, FREE, owner) === FREE'),
+      change(
+        LOCK,
+        'compareExchange(this.#index, FREE, owner | WAITERS) === FREE',
+        'compareExchange(this.#index, FREE, owner) === FREE',
+      ),
     ],
     scenario: slept,
     caughtBy: ['I3'],
   },
   {
     name: 'a sleep on whatever the word holds',
-    changes: [change(LOCK, 'this.#words.wait(this.#index, marked,', 'this.#words.wait(this.#index, this.#words.or(this.#index, 0),')],
+    changes: [
+      change(
+        LOCK,
+        'this.#words.wait(this.#index, marked,',
+        'this.#words.wait(this.#index, this.#words.or(this.#index, 0),',
+      ),
+    ],
     scenario: slept,
     caughtBy: ['I3'],
   },
@@ -152,7 +165,11 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'a claim by a store',
     changes: [
-      change(SLOTS, 'return words.compareExchange(index, found, claimed) === found ? generation : NO_CLAIM', 'words.store(index, claimed)\n  return generation'),
+      change(
+        SLOTS,
+        'return words.compareExchange(index, found, claimed) === found ? generation : NO_CLAIM',
+        'words.store(index, claimed)\n  return generation',
+      ),
     ],
     scenario: posted,
     caughtBy: ['I6', 'I9'],
@@ -169,7 +186,11 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'the tail stored before the entries',
     changes: [
-      change(RING, '  const entries = base + ENTRIES\n  for', '  const entries = base + ENTRIES\n  words.store(base + TAIL, (tail + count) | 0)\n  for'),
+      change(
+        RING,
+        '  const entries = base + ENTRIES\n  for',
+        '  const entries = base + ENTRIES\n  words.store(base + TAIL, (tail + count) | 0)\n  for',
+      ),
       change(RING, '  words.store(base + TAIL, (tail + count) | 0)\n  return true', '  return true'),
     ],
     scenario: posted,
@@ -178,8 +199,16 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'the body written after the commit',
     changes: [
-      change('client/queue-pair.ts', '    for (let index = 0; index < count; index++) {\n      writeSend(', '    const accepted = this.#commit(this.#sends, count, requests.length)\n    for (let index = 0; index < count; index++) {\n      writeSend('),
-      change('client/queue-pair.ts', '    return this.#commit(this.#sends, count, requests.length)', '    return accepted'),
+      change(
+        'client/queue-pair.ts',
+        '    for (let index = 0; index < count; index++) {\n      writeSend(',
+        '    const accepted = this.#commit(this.#sends, count, requests.length)\n    for (let index = 0; index < count; index++) {\n      writeSend(',
+      ),
+      change(
+        'client/queue-pair.ts',
+        '    return this.#commit(this.#sends, count, requests.length)',
+        '    return accepted',
+      ),
     ],
     scenario: posted,
     caughtBy: ['I6', 'I9'],
@@ -187,7 +216,11 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'the head stored before the entries are taken',
     changes: [
-      change(DRAIN, '    const slot = ring.slotAt(count)\n    // A slot', '    const slot = ring.slotAt(0)\n    ring.advance(1)\n    // A slot'),
+      change(
+        DRAIN,
+        '    const slot = ring.slotAt(count)\n    // A slot',
+        '    const slot = ring.slotAt(0)\n    ring.advance(1)\n    // A slot',
+      ),
       change(DRAIN, '  ring.advance(count)\n  // Only now', '  // Only now'),
     ],
     scenario: postedAgain,
@@ -219,7 +252,11 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'activity marked before the commit',
     changes: [
-      change(POSTING, '    const appended = append(', '    this.#attachment.notify(this.#activityBit)\n    const appended = append('),
+      change(
+        POSTING,
+        '    const appended = append(',
+        '    this.#attachment.notify(this.#activityBit)\n    const appended = append(',
+      ),
       change(POSTING, "    this.#attachment.notify(this.#activityBit)\n    return 'none'", "    return 'none'"),
     ],
     scenario: posted,
@@ -228,7 +265,11 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'the root marked only by whoever set the leaf',
     changes: [
-      change(ACTIVITY, '  words.or(base + LEAF + leaf, 1 << (bit & 31))\n', '  if ((words.or(base + LEAF + leaf, 1 << (bit & 31)) & (1 << (bit & 31))) !== 0) return\n'),
+      change(
+        ACTIVITY,
+        '  words.or(base + LEAF + leaf, 1 << (bit & 31))\n',
+        '  if ((words.or(base + LEAF + leaf, 1 << (bit & 31)) & (1 << (bit & 31))) !== 0) return\n',
+      ),
     ],
     scenario: posted,
     caughtBy: ['I9'],
@@ -237,7 +278,11 @@ export const mutants: readonly Mutant[] = [
     name: 'activity collected upwards',
     changes: [
       change(ACTIVITY, '  let roots = words.exchange(base + TOP, 0)', '  let roots = words.load(base + TOP)'),
-      change(ACTIVITY, '      count += collectLeaf(words, base, leaf, visit)\n    }\n  }\n', '      count += collectLeaf(words, base, leaf, visit)\n    }\n  }\n  words.exchange(base + TOP, 0)\n'),
+      change(
+        ACTIVITY,
+        '      count += collectLeaf(words, base, leaf, visit)\n    }\n  }\n',
+        '      count += collectLeaf(words, base, leaf, visit)\n    }\n  }\n  words.exchange(base + TOP, 0)\n',
+      ),
     ],
     scenario: posted,
     caughtBy: ['I9'],
@@ -285,7 +330,11 @@ export const mutants: readonly Mutant[] = [
     name: 'the position stored after the slot was taken',
     changes: [
       change(DRAIN, '    memory.i32[word + sendSlot.word.position] = (first + count) | 0\n', ''),
-      change(DRAIN, '    engine.pending.push(recordSend(', '    memory.i32[word + sendSlot.word.position] = (first + count) | 0\n    engine.pending.push(recordSend('),
+      change(
+        DRAIN,
+        '    engine.pending.push(recordSend(',
+        '    memory.i32[word + sendSlot.word.position] = (first + count) | 0\n    engine.pending.push(recordSend(',
+      ),
     ],
     scenario: postedAgain,
     caughtBy: ['I6'],
@@ -293,7 +342,11 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'recovered sends taken in slot order',
     changes: [
-      change(RECOVERY, 'list.sort((one, other) => ((one.position - head) | 0) - ((other.position - head) | 0))', 'list'),
+      change(
+        RECOVERY,
+        'list.sort((one, other) => ((one.position - head) | 0) - ((other.position - head) | 0))',
+        'list',
+      ),
     ],
     scenario: postedAgain,
     caughtBy: ['I6'],
@@ -301,7 +354,11 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'clients that look whether the engine sleeps before they mark',
     changes: [
-      change('client/attachment.ts', '    markActive(this.#activityWords, 0, bit)\n    this.wakeEngine()', '    this.wakeEngine()\n    markActive(this.#activityWords, 0, bit)'),
+      change(
+        'client/attachment.ts',
+        '    markActive(this.#activityWords, 0, bit)\n    this.wakeEngine()',
+        '    this.wakeEngine()\n    markActive(this.#activityWords, 0, bit)',
+      ),
     ],
     scenario: postedToSleeper,
     caughtBy: ['I13'],
@@ -309,7 +366,11 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'an engine that looks once more before it says that it sleeps',
     changes: [
-      change('broker/engine/idle.ts', '    this.#words.store(brokerPage.word.sleeping, 1)\n', '    const stays = restless()\n    this.#words.store(brokerPage.word.sleeping, 1)\n'),
+      change(
+        'broker/engine/idle.ts',
+        '    this.#words.store(brokerPage.word.sleeping, 1)\n',
+        '    const stays = restless()\n    this.#words.store(brokerPage.word.sleeping, 1)\n',
+      ),
       change('broker/engine/idle.ts', '    if (!restless()) {', '    if (!stays) {'),
     ],
     scenario: postedToSleeper,
@@ -318,7 +379,11 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'a poller that claims by a store',
     changes: [
-      change(SLOTS, 'return words.compareExchange(index, expected, packState(SLOT_FREE, nextGeneration(generation))) === expected', 'if (words.load(index) !== expected) return false\n  words.store(index, packState(SLOT_FREE, nextGeneration(generation)))\n  return true'),
+      change(
+        SLOTS,
+        'return words.compareExchange(index, expected, packState(SLOT_FREE, nextGeneration(generation))) === expected',
+        'if (words.load(index) !== expected) return false\n  words.store(index, packState(SLOT_FREE, nextGeneration(generation)))\n  return true',
+      ),
     ],
     scenario: polled,
     caughtBy: ['I11'],
@@ -326,7 +391,11 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'a poller that takes what is done whatever its generation',
     changes: [
-      change(POLLING, 'if (!doneToFree(segment.words, base, generation)) return false', 'if (!doneToFree(segment.words, base, generationOf(segment.words.load(base)) | (generation & 0))) return false'),
+      change(
+        POLLING,
+        'if (!doneToFree(segment.words, base, generation)) return false',
+        'if (!doneToFree(segment.words, base, generationOf(segment.words.load(base)) | (generation & 0))) return false',
+      ),
     ],
     scenario: polled,
     caughtBy: ['I11', 'I12'],
@@ -340,30 +409,38 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'a poller that copies the result after it freed the slot',
     changes: [
-      change(POLLING, '  if (isSend) copySend(segment, base, batch)\n  else copyReceive(segment, base, batch)\n  if (!doneToFree(segment.words, base, generation)) return false\n', '  if (!doneToFree(segment.words, base, generation)) return false\n  segment.words.load(base)\n  if (isSend) copySend(segment, base, batch)\n  else copyReceive(segment, base, batch)\n'),
+      change(
+        POLLING,
+        '  if (isSend) copySend(segment, base, batch)\n  else copyReceive(segment, base, batch)\n  if (!doneToFree(segment.words, base, generation)) return false\n',
+        '  if (!doneToFree(segment.words, base, generation)) return false\n  segment.words.load(base)\n  if (isSend) copySend(segment, base, batch)\n  else copyReceive(segment, base, batch)\n',
+      ),
     ],
     scenario: polled,
     caughtBy: ['I11', 'I12'],
   },
   {
     name: 'generations of two bits, and a poller that stops in between',
-    changes: [
-      change(SLOTS, '  return (generation + 1) & GENERATION_MASK', '  return (generation + 1) & 3'),
-    ],
+    changes: [change(SLOTS, '  return (generation + 1) & GENERATION_MASK', '  return (generation + 1) & 3')],
     scenario: (code) =>
       pollScenario(code, 'poll, generations', { pollers: 2, requests: 6, slots: 1, batch: 1 }, { preemptions: 3 }),
     caughtBy: ['I11', 'I12'],
   },
   {
     name: 'an entry stored over one that was not read',
-    changes: [change(COMPLETIONS, 'return used >= 0 && used < this.capacity', 'return used >= 0 && used <= this.capacity')],
+    changes: [
+      change(COMPLETIONS, 'return used >= 0 && used < this.capacity', 'return used >= 0 && used <= this.capacity'),
+    ],
     scenario: polled,
     caughtBy: ['I11', 'I12'],
   },
   {
     name: 'a successor that publishes nothing again',
     changes: [
-      change(RECOVERY, '  for (const { slot, generation } of done) queue.push(', '  for (const { slot, generation } of done.slice(done.length)) queue.push('),
+      change(
+        RECOVERY,
+        '  for (const { slot, generation } of done) queue.push(',
+        '  for (const { slot, generation } of done.slice(done.length)) queue.push(',
+      ),
     ],
     scenario: polledAgain,
     caughtBy: ['I11'],
@@ -371,7 +448,11 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'the tail published before the entry',
     changes: [
-      change(COMPLETIONS, '    this.#words.store(at, reference)\n    this.#words.store(at + 1, generation)\n', '    this.#words.store(TAIL, (this.#tail + 1) | 0)\n    this.#words.store(at, reference)\n    this.#words.store(at + 1, generation)\n'),
+      change(
+        COMPLETIONS,
+        '    this.#words.store(at, reference)\n    this.#words.store(at + 1, generation)\n',
+        '    this.#words.store(TAIL, (this.#tail + 1) | 0)\n    this.#words.store(at, reference)\n    this.#words.store(at + 1, generation)\n',
+      ),
     ],
     scenario: polled,
     caughtBy: ['I11', 'I12'],
@@ -379,22 +460,40 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'the completion published before the slot is done',
     changes: [
-      change(FINISH, '  let committed: boolean\n', '  if (!silent) queuePair.sendQueue.push(queuePair, side.send, request.slot, request.generation, true)\n  if (!silent) queuePair.sendQueue.publish(() => {})\n  let committed: boolean\n'),
-      change(FINISH, '  if (silent) return\n  queuePair.sendQueue.push(queuePair, side.send, request.slot, request.generation, request.status !== status.success)\n', '  if (silent) return\n'),
+      change(
+        FINISH,
+        '  let committed: boolean\n',
+        '  if (!silent) queuePair.sendQueue.push(queuePair, side.send, request.slot, request.generation, true)\n  if (!silent) queuePair.sendQueue.publish(() => {})\n  let committed: boolean\n',
+      ),
+      change(
+        FINISH,
+        '  if (silent) return\n  queuePair.sendQueue.push(queuePair, side.send, request.slot, request.generation, request.status !== status.success)\n',
+        '  if (silent) return\n',
+      ),
     ],
     scenario: polled,
     caughtBy: ['I11'],
   },
   {
     name: 'a waiter that does not look again after it armed',
-    changes: [change('client/completion-queue.ts', '    armed.set()\n    return this.available', '    armed.set()\n    return false')],
+    changes: [
+      change(
+        'client/completion-queue.ts',
+        '    armed.set()\n    return this.available',
+        '    armed.set()\n    return false',
+      ),
+    ],
     scenario: waited,
     caughtBy: ['I13'],
   },
   {
     name: 'armed waiters rung before the tail is stored',
     changes: [
-      change(COMPLETIONS, '    this.#words.store(TAIL, this.#published)\n    let rung = this.#ringArmed(ARMED_ROOT, ARMED_LEAF, ring)\n', '    let rung = this.#ringArmed(ARMED_ROOT, ARMED_LEAF, ring)\n    this.#words.store(TAIL, this.#published)\n'),
+      change(
+        COMPLETIONS,
+        '    this.#words.store(TAIL, this.#published)\n    let rung = this.#ringArmed(ARMED_ROOT, ARMED_LEAF, ring)\n',
+        '    let rung = this.#ringArmed(ARMED_ROOT, ARMED_LEAF, ring)\n    this.#words.store(TAIL, this.#published)\n',
+      ),
     ],
     scenario: waited,
     caughtBy: ['I13'],
@@ -402,7 +501,11 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'the root armed before the leaf',
     changes: [
-      change('client/arming.ts', '    this.#words.or(this.#leaf, this.#leafBit)\n    this.#words.or(this.#root, this.#rootBit)', '    this.#words.or(this.#root, this.#rootBit)\n    this.#words.or(this.#leaf, this.#leafBit)'),
+      change(
+        'client/arming.ts',
+        '    this.#words.or(this.#leaf, this.#leafBit)\n    this.#words.or(this.#root, this.#rootBit)',
+        '    this.#words.or(this.#root, this.#rootBit)\n    this.#words.or(this.#leaf, this.#leafBit)',
+      ),
     ],
     scenario: waited,
     caughtBy: ['I13'],
@@ -410,13 +513,18 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'two waiters that sleep on one bell',
     changes: [],
-    scenario: (code) => waitScenario(code, 'wait on one bell', { wants: [1, 1], turns: [2], oneBell: true }, { preemptions: 3 }),
+    scenario: (code) =>
+      waitScenario(code, 'wait on one bell', { wants: [1, 1], turns: [2], oneBell: true }, { preemptions: 3 }),
     caughtBy: ['I13'],
   },
   {
     name: 'last stored before the slot is done',
     changes: [
-      change(FINISH, '    completeReceive(engine, receive, flow)\n    flow.lastDelivered = receive.sequence\n    storeLast(flow)\n', '    flow.lastDelivered = receive.sequence\n    storeLast(flow)\n    completeReceive(engine, receive, flow)\n'),
+      change(
+        FINISH,
+        '    completeReceive(engine, receive, flow)\n    flow.lastDelivered = receive.sequence\n    storeLast(flow)\n',
+        '    flow.lastDelivered = receive.sequence\n    storeLast(flow)\n    completeReceive(engine, receive, flow)\n',
+      ),
     ],
     scenario: delivered,
     caughtBy: ['W5', 'I14', 'I15'],
@@ -424,7 +532,11 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'a receive published before last is stored',
     changes: [
-      change(FINISH, '    flow.lastDelivered = receive.sequence\n    storeLast(flow)\n', '    flow.queuePair.receiveQueue.publish(() => {})\n    flow.lastDelivered = receive.sequence\n    storeLast(flow)\n'),
+      change(
+        FINISH,
+        '    flow.lastDelivered = receive.sequence\n    storeLast(flow)\n',
+        '    flow.queuePair.receiveQueue.publish(() => {})\n    flow.lastDelivered = receive.sequence\n    storeLast(flow)\n',
+      ),
     ],
     scenario: delivered,
     caughtBy: ['W5'],
@@ -432,7 +544,11 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'a send that succeeds before its message is delivered',
     changes: [
-      change(FINISH, '    flow.inbound.shift()\n', '    flow.inbound.shift()\n    if (flow.twin) flow.twin.delivered = receive.sequence\n    if (flow.twin) for (let sent = flow.twin.inFlight.head; sent; sent = sent.next) sent.stage = requestStage.sent\n    if (flow.twin) settleFlow(engine, flow.twin)\n'),
+      change(
+        FINISH,
+        '    flow.inbound.shift()\n',
+        '    flow.inbound.shift()\n    if (flow.twin) flow.twin.delivered = receive.sequence\n    if (flow.twin) for (let sent = flow.twin.inFlight.head; sent; sent = sent.next) sent.stage = requestStage.sent\n    if (flow.twin) settleFlow(engine, flow.twin)\n',
+      ),
     ],
     scenario: delivered,
     caughtBy: ['I15'],
@@ -440,8 +556,16 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'a request marked posted after it went',
     changes: [
-      change('broker/engine/local.ts', '  markPosted(engine, request, 0, 0)\n  flow.waiting.shift()', '  flow.waiting.shift()'),
-      change('broker/engine/local.ts', '  moveOn(engine, flow, request)\n  return true\n}\n\nfunction describe', '  moveOn(engine, flow, request)\n  if (request.taken) markPosted(engine, request, 0, 0)\n  return true\n}\n\nfunction describe'),
+      change(
+        'broker/engine/local.ts',
+        '  markPosted(engine, request, 0, 0)\n  flow.waiting.shift()',
+        '  flow.waiting.shift()',
+      ),
+      change(
+        'broker/engine/local.ts',
+        '  moveOn(engine, flow, request)\n  return true\n}\n\nfunction describe',
+        '  moveOn(engine, flow, request)\n  if (request.taken) markPosted(engine, request, 0, 0)\n  return true\n}\n\nfunction describe',
+      ),
     ],
     scenario: delivered,
     caughtBy: ['I14', 'I9'],

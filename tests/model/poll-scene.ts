@@ -139,7 +139,11 @@ function pollScene(code: Code, { pollers, requests, slots, batch }: PollOptions)
     },
   }
   const take = (member: number, request: number): number => {
-    check(world.read(taken + request) === 1, 'I11', `poller ${member} returns request ${request}, which it did not take`)
+    check(
+      world.read(taken + request) === 1,
+      'I11',
+      `poller ${member} returns request ${request}, which it did not take`,
+    )
     check(world.read(returned + request) === 0, 'I11', `request ${request} is returned twice`)
     check(world.read(lastSeen + member) <= request, 'I12', `poller ${member} gets request ${request} after a later one`)
     world.write(returned + request, 1)

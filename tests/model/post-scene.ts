@@ -3,21 +3,30 @@
  * is connected to itself and requests are writes of no bytes: executed at once, successes unsignalled, so slots are free again at once.
  *
  *   I6   executed = published, in the published order, with whole bodies; nothing twice
- *   I7   at rest every slot is free, or done with a verdict that nobody polls here
+ *   I7   at rest every slot is free
  *   I8   each process's requests in the order in which it posted them
  *   I9   every published request gets one verdict: success, or unknown when its broker died while it was posted
  *   I10  whoever lives gets everything posted, whoever dies or stops
  *   I5   at rest no lock names a dead member
  *   I23  recovery may die and be repeated: the broker's deaths count there too
  */
+
+import type { LeftInSlots } from '../../broker/engine/recovery.js'
 import { sendSlot } from '../../protocol/queue-pair-segment.js'
 import { status as verdict } from '../../protocol/statuses.js'
 import type { Bounds, Scenario, Scene } from '../support/explorer.js'
-import { type ActorSpec, type ActorState, access, type Operation, REST, type Self, status } from '../support/explorer-actor.js'
+import {
+  type ActorSpec,
+  type ActorState,
+  access,
+  type Operation,
+  REST,
+  type Self,
+  status,
+} from '../support/explorer-actor.js'
 import { check } from '../support/explorer-runner.js'
 import { MEMBERS, World } from '../support/explorer-world.js'
 import { type BrokerProcess, boot, turnUntilIdle } from './broker-process.js'
-import type { LeftInSlots } from '../../broker/engine/recovery.js'
 import type { Code } from './load.js'
 import { attach, openSegment, Segments } from './segments.js'
 
@@ -120,7 +129,11 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
     return opened
   }
   const firstOf = (client: number, list: number): number =>
-    lists.slice(0, client).flat().concat(lists[client]!.slice(0, list)).reduce((sum, length) => sum + length, 0)
+    lists
+      .slice(0, client)
+      .flat()
+      .concat(lists[client]!.slice(0, list))
+      .reduce((sum, length) => sum + length, 0)
   const postList = (client: number, list: number): Operation => ({
     name: 'post',
     looksAt: (index) => slotStates.has(index),
@@ -129,16 +142,19 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
       const first = firstOf(client, list)
       const requests = []
       for (let request = first + done; request < first + lists[client]![list]!; request++) {
-        requests.push({ opcode: 'write' as const, id: request + 1, remote: { key: 1, offset: request }, signaled: false })
+        requests.push({
+          opcode: 'write' as const,
+          id: request + 1,
+          remote: { key: 1, offset: request },
+          signaled: false,
+        })
       }
       const queuePair = openQueuePair(self)
       const accepted = queuePair.postSend(requests)
-      if (accepted < requests.length) {
-        self.note(() => world.write(progress + self.member, done + accepted) ?? 0)
-        return queuePair.lastRefusal === 'busy' ? undefined : REST
-      }
-      self.note(() => world.write(progress + self.member, 0) ?? 0)
-      return undefined
+      // Busy: a stopped process holds the lock, and this list is given up.
+      const ends = accepted === requests.length || queuePair.lastRefusal === 'busy'
+      self.note(() => world.write(progress + self.member, ends ? 0 : done + accepted) ?? 0)
+      return ends ? undefined : REST
     },
   })
   const slotStates = new Set(Array.from({ length: slots }, (_, slot) => stateWord(slot)))
@@ -250,9 +266,29 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
     died: () => world.write(epoch, world.read(epoch) + 1),
   }
 
+  /** Takes what a successor could only call unknown, so that its slot serves again. */
+  const firstDone = (): number => {
+    for (const word of slotStates) if (code.stateOf(world.read(word)) === code.SLOT_DONE) return word
+    return -1
+  }
+  const poll: Operation = {
+    name: 'poll',
+    when: () => firstDone() >= 0,
+    run(self) {
+      const word = self.note(firstDone)
+      code.doneToFree(self.words(0), word, code.generationOf(self.note(() => world.read(word))))
+      return 0
+    },
+  }
+  const poller: ActorSpec = { name: 'poller', role: 'poller', member: -1, operations: [poll] }
+
   const atRest = (states: readonly ActorState[]): void => {
     for (let client = 0; client < lists.length; client++) {
-      check(states[client]!.status !== status.running, 'I10', `client ${client + 1} lives and its requests are not posted`)
+      check(
+        states[client]!.status !== status.running,
+        'I10',
+        `client ${client + 1} lives and its requests are not posted`,
+      )
     }
     const asleep = sleeps && states[lists.length]!.pending?.kind === access.hear
     for (let at = 0; at < world.read(publishedCount); at++) {
@@ -260,11 +296,19 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
       check(!asleep || world.read(verdicts + request) === 1, 'I13', `the engine sleeps and request ${request} waits`)
       check(world.read(verdicts + request) === 1, 'I9', `request ${request} was published and has no verdict`)
     }
+    const isStopped = (member: number): boolean => states[member - 1]?.status === status.stopped
     for (let slot = 0; slot < slots; slot++) {
-      const state = code.stateOf(world.read(stateWord(slot)))
-      check(state === code.SLOT_FREE || state === code.SLOT_DONE, 'I7', `at rest slot ${slot} is in state ${state}`)
+      const word = world.read(stateWord(slot))
+      const state = code.stateOf(word)
+      const kept = state === code.SLOT_CLAIMED && isStopped(code.claimerOf(word))
+      check(kept || state === code.SLOT_FREE, 'I7', `at rest slot ${slot} is in state ${state}`)
     }
-    check(world.read(segments.sendLock) === 0, 'I5', 'at rest the lock is held')
+    const lock = world.read(segments.sendLock)
+    check(
+      lock === 0 || isStopped(code.ownerMember(lock)),
+      'I5',
+      `at rest the lock names member ${code.ownerMember(lock)}`,
+    )
   }
   const privateTo = (index: number): string | undefined => {
     if (index >= segments.completionQueue && index < segments.activity) return 'broker'
@@ -297,5 +341,14 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
     // There is room, or the ring is corrupt.
     return index === segments.sendHead ? 0 : result
   }
-  return { world, actors: [...clients, broker], privateTo, writtenBy, commutes, digest, atRest, nameOf: (index) => segments.nameOf(index) }
+  return {
+    world,
+    actors: [...clients, broker, poller],
+    privateTo,
+    writtenBy,
+    commutes,
+    digest,
+    atRest,
+    nameOf: (index) => segments.nameOf(index),
+  }
 }

@@ -5,7 +5,11 @@
 import type { AttachmentParts } from '../../client/attachment.js'
 import type { QueuePairGrant, QueuePairSegment } from '../../client/queue-pair-segment.js'
 import { brokerPage } from '../../protocol/broker-page.js'
-import { completionQueueGeometry, completionQueueHeader, completionQueueMagic } from '../../protocol/completion-queue-segment.js'
+import {
+  completionQueueGeometry,
+  completionQueueHeader,
+  completionQueueMagic,
+} from '../../protocol/completion-queue-segment.js'
 import {
   queuePairGeometry,
   queuePairHeader,
@@ -193,7 +197,12 @@ export function openSegment(code: Code, segments: Segments, self: Self): QueuePa
 
 /** Identity words of the completion queue, which its clients check once when they map it. */
 const identity = new Memory(new ArrayBuffer(completionQueueHeader.byteLength))
-completionQueueHeader.write(identity, 0, { magic: completionQueueMagic, version: abiVersion, number: NUMBER, generation: 1 })
+completionQueueHeader.write(identity, 0, {
+  magic: completionQueueMagic,
+  version: abiVersion,
+  number: NUMBER,
+  generation: 1,
+})
 
 /** The real completion queue of a client. */
 export function openCompletionQueue(

@@ -36,7 +36,11 @@ type Attachment = InstanceType<Code['Attachment']>
 
 function waitScene(code: Code, { wants, turns, oneBell = false }: WaitOptions): Scene {
   const requests = turns.reduce((sum, count) => sum + count, 0)
-  const segments = new Segments({ sendSlots: requests, receiveSlots: 1, completions: 2 ** Math.ceil(Math.log2(requests + 1)) })
+  const segments = new Segments({
+    sendSlots: requests,
+    receiveSlots: 1,
+    completions: 2 ** Math.ceil(Math.log2(requests + 1)),
+  })
   const world = new World(segments.words, requests + MEMBERS)
   const taken = world.reserve(requests)
   const swept = world.reserve(MEMBERS)
@@ -69,7 +73,8 @@ function waitScene(code: Code, { wants, turns, oneBell = false }: WaitOptions): 
       return undefined
     },
   })
-  const dying = (): number => wants.findIndex((_, at) => world.read(world.dead(at + 1)) === 1 && world.read(swept + at + 1) === 0) + 1
+  const dying = (): number =>
+    wants.findIndex((_, at) => world.read(world.dead(at + 1)) === 1 && world.read(swept + at + 1) === 0) + 1
   const sweep: Operation = {
     name: 'sweep',
     when: () => dying() !== 0,
@@ -115,7 +120,11 @@ function waitScene(code: Code, { wants, turns, oneBell = false }: WaitOptions): 
     const waiting = wants.findIndex((_, index) => states[index]!.status === status.running)
     if (waiting < 0) return
     for (let request = 0; request < requests; request++) {
-      check(world.read(taken + request) === 1, 'I13', `waiter ${waiting + 1} sleeps, and request ${request} can be taken`)
+      check(
+        world.read(taken + request) === 1,
+        'I13',
+        `waiter ${waiting + 1} sleeps, and request ${request} can be taken`,
+      )
     }
   }
   const writtenBy = (index: number): string | undefined => {

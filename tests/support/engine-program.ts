@@ -32,6 +32,8 @@ export interface Plan {
   readonly steps: number
   /** Queue pairs close now and then. */
   readonly disturb: boolean
+  /** Connected queue pairs only: nothing of them waits for a time. */
+  readonly connectedOnly?: boolean
 }
 
 export class Program {
@@ -60,7 +62,7 @@ export class Program {
       receiveSlots: SLOTS,
       memoryByteLength: MEMORY,
       inlineByteLength: 64,
-      queueCapacity: 8,
+      queueCapacity: this.plan.connectedOnly ? 256 : 8,
     }
     const { left, right } = stage
     for (const [one, two] of [
@@ -81,6 +83,7 @@ export class Program {
     const itself = this.#actor(self, true)
     itself.peers.push(itself)
     await stage.datagramPaths()
+    if (this.plan.connectedOnly) return
     const datagrams: Actor[] = []
     for (const node of [left, right, left]) datagrams.push(this.#actor(await stage.end(node, 'datagram', shape), false))
     for (const actor of datagrams) actor.peers.push(...datagrams)
@@ -130,6 +133,16 @@ export class Program {
     }
   }
 
+  /** Takes every completion until all engines sleep; nothing new is posted. */
+  async rest(): Promise<void> {
+    await this.stage.until(() => {
+      for (const actor of this.actors) this.#poll(actor, 1000)
+      return this.stage.nodes.every((node) => node.rests)
+    }, `everything sleeps, seed ${this.plan.seed}`)
+    await this.stage.rest()
+    for (const actor of this.actors) this.#poll(actor, 1000)
+  }
+
   /** Receives for everything, until nobody waits for a verdict; then all queue pairs are closed. */
   async finish(): Promise<void> {
     await this.stage.until(() => {
@@ -164,8 +177,8 @@ export class Program {
     return true
   }
 
-  #poll(actor: Actor): void {
-    for (const completion of actor.end.queue.poll(1 + this.choices.below(8))) {
+  #poll(actor: Actor, most = 1 + this.choices.below(8)): void {
+    for (const completion of actor.end.queue.poll(most)) {
       this.oracle.completed(actor, completion)
       const request = actor.byId.get(completion.id)
       if (request?.opcode !== 'fetch-and-add') continue

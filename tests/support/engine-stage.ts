@@ -6,6 +6,7 @@ import type { ExecutionContext } from 'ava'
 import type { EngineOptions } from '../../broker/engine/commands.js'
 import type { Flow } from '../../broker/engine/flow.js'
 import type { Lane } from '../../broker/engine/lane.js'
+import type { FaultHooks } from '../../broker/provider/soft-faults.js'
 import type { LaneParameters } from '../../protocol/link.js'
 import { SLOT_FREE, stateOf } from '../../shm/slot-state.js'
 import {
@@ -107,11 +108,12 @@ export class Stage {
     t: ExecutionContext,
     options: Partial<EngineOptions> = {},
     parameters: Partial<LaneParameters> = {},
+    faults: readonly (FaultHooks | undefined)[] = [],
   ): Promise<Stage> {
     const stage = new Stage(
       t,
-      await new EngineNode('alpha', options).start(),
-      await new EngineNode('beta', options).start(),
+      await new EngineNode('alpha', options, faults[0]).start(),
+      await new EngineNode('beta', options, faults[1]).start(),
     )
     await link(stage.left, stage.right, 0, parameters)
     return stage

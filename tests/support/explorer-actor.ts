@@ -5,8 +5,9 @@
  * States are values: a step makes a new one. Logs are shared between a state and its successors, which only append beyond the
  * length that the older one knows; whoever cuts a log short copies it first.
  */
-import type { LivenessOracle } from '../../shm/robust-lock.js'
+
 import type { Memory } from '../../shm/memory.js'
+import type { LivenessOracle } from '../../shm/robust-lock.js'
 import type { Words } from '../../shm/words.js'
 import { mix } from './explorer-seen.js'
 

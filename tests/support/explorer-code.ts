@@ -46,7 +46,8 @@ export async function loadCode<Code>(entry: string, changes: readonly Change[]):
     logLevel: 'silent',
     plugins: [sources(changes, left)],
   })
-  if (left.size > 0) throw new Error(`changed, but not part of ${entry}: ${[...left].map(({ file }) => file).join(', ')}`)
+  if (left.size > 0)
+    throw new Error(`changed, but not part of ${entry}: ${[...left].map(({ file }) => file).join(', ')}`)
   const text = bundled.outputFiles[0]!.text
   const module = { exports: {} as Code & { explorerClock: object } }
   const run = compileFunction(text, ['module', 'exports', 'require', 'performance'], { filename: `explored ${entry}` })

@@ -98,12 +98,7 @@ export class Runner {
   #pending: Pending | null = null
   #clockMs = 0
 
-  constructor(
-    world: World,
-    specs: readonly ActorSpec[],
-    granularity: Granularity,
-    rights: WordRights,
-  ) {
+  constructor(world: World, specs: readonly ActorSpec[], granularity: Granularity, rights: WordRights) {
     this.world = world
     this.specs = specs
     this.#granularity = granularity
@@ -297,7 +292,9 @@ export class Runner {
   /** Runs with the step before it: nobody can tell when it happened, and no death could come between. */
   #joins(kind: number, index: number): boolean {
     const spec = this.specs[this.#current]!
-    return this.#cursor > 0 && (kind === access.load || !this.mayDie(this.#current)) && this.#commutes(spec, kind, index)
+    return (
+      this.#cursor > 0 && (kind === access.load || !this.mayDie(this.#current)) && this.#commutes(spec, kind, index)
+    )
   }
 
   #pause(kind: number, index: number, first: number, second: number): never {

@@ -103,9 +103,9 @@ export async function runProcess(
   return startProcess(scope, command, commandArguments, options).ended(options.timeoutMs)
 }
 
+/** Descendants first: whoever lives may hold the pipes open for whose end we wait. */
 async function endAll(mark: string, child: ChildProcess, end: Promise<Ended>): Promise<void> {
   if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL')
-  await end.catch(() => {})
   await until(
     () => {
       const left = processesMarked(mark)
@@ -113,6 +113,10 @@ async function endAll(mark: string, child: ChildProcess, end: Promise<Ended>): P
       return left.length === 0
     },
     { timeoutMs: 10_000, what: `the end of processes ${processesMarked(mark).join(' ')}` },
+  )
+  await within(
+    end.catch(() => {}),
+    { timeoutMs: 10_000, what: `the end of process ${child.pid}` },
   )
 }
 

@@ -50,6 +50,7 @@ test.serial('wrong values are refused with the value', async (t) => {
     [['inspect', '--watch', 'often'], /'often'/],
     [['stop', '--timeout-ms', '-1'], /'-1'/],
     [['demo', '--processes', '1'], /'1'/],
+    [['start', '--ready-fd', '900'], /900/],
     [['dance'], /'dance'/],
   ]
   for (const [commandArguments, named] of wrong) {
