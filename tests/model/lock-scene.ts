@@ -140,7 +140,8 @@ function lockScene(code: Code, options: LockOptions): Scene {
     run: (self) => self.note(() => world.write(world.dead(1), 0) ?? 1),
   }
   if (reuse) {
-    actors.push({ name: 'again', role: 'again', member: 1, operations: [attachAgain, once(2)], died: () => died(1) })
+    const operations = [attachAgain, once(2)]
+    actors.push({ name: 'again', role: 'again', member: 1, operations, livesFrom: 1, died: () => died(1) })
   }
   const broker: ActorSpec = {
     name: 'broker',

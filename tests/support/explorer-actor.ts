@@ -90,6 +90,8 @@ export interface ActorSpec {
   readonly operations: readonly Operation[]
   /** Operation with which the first process of this role begins; 0 unless said. */
   readonly startsAt?: number
+  /** Operation from which on the process exists and can die; 0 unless said. */
+  readonly livesFrom?: number
   /** After a crash another process of the same role begins here. Absent: it stays dead. */
   readonly restartsAt?: number
   /** Changes the scenario's knowledge at its death. */

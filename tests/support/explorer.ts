@@ -259,6 +259,7 @@ class Search {
   #mayDie(actor: number): boolean {
     if (!this.#deathsLeft(actor)) return false
     const state = this.runner.actors[actor]!
+    if (state.operation < (this.scene.actors[actor]!.livesFrom ?? 0)) return false
     if (state.status > status.finished) return false
     if (state.status === status.finished || state.pending === null) return true
     const { kind } = state.pending
