@@ -135,7 +135,9 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
       .concat(lists[client]!.slice(0, list))
       .reduce((sum, length) => sum + length, 0)
   const clientOf = (request: number): number =>
-    lists.findIndex((_, client) => request < firstOf(client, 0) + lists[client]!.reduce((sum, length) => sum + length, 0))
+    lists.findIndex(
+      (_, client) => request < firstOf(client, 0) + lists[client]!.reduce((sum, length) => sum + length, 0),
+    )
   const postList = (client: number, list: number): Operation => ({
     name: 'post',
     looksAt: (index) => slotStates.has(index),
