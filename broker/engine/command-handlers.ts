@@ -310,7 +310,12 @@ async function removeRegion(engine: Engine, region: Region): Promise<void> {
     revokeEverywhere(engine, region)
     region.settle()
   })
-  if (region.registered) await call<true>((done) => engine.device.deregisterMemory(region.registered!, done))
+  if (region.registered) {
+    await call<true>((done) => engine.device.deregisterMemory(region.registered!, done)).catch((failure: unknown) => {
+      // A device that is gone holds no memory any more.
+      if (!isProviderFailure(failure) || failure.code !== 'device-gone') throw failure
+    })
+  }
   engine.regions.delete(region)
   region.onDrop?.()
 }

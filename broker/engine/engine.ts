@@ -311,7 +311,10 @@ export class Engine {
     let count = 0
     for (const queuePair of this.queuePairs) {
       if (!queuePair) continue
-      for (const flow of queuePair.everyFlow()) count += flow.inFlight.size
+      for (const flow of queuePair.everyFlow()) {
+        // Also a message of which the first segments have left.
+        count += flow.inFlight.size + (flow.waiting.head?.exposed ? 1 : 0)
+      }
     }
     return count
   }

@@ -79,6 +79,8 @@ export class Lane {
   /** On the engine's list of lanes to look at. */
   busy = false
   failing = false
+  /** Settles when it is gone; null while nobody asked for that. */
+  destruction: Promise<void> | null = null
   probeDue = false
   probeReplyDue = false
 

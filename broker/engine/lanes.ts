@@ -286,6 +286,13 @@ export async function destroyLane(engine: Engine, lane: Lane, orderly: boolean, 
     lane.state = 'closing'
   }
   if (lane.state !== 'failed') breakLaneQuietly(engine, lane, reason)
+  // Asked twice, it goes once: its memory may be somebody else's by the second time.
+  lane.destruction ??= dismantle(engine, lane)
+  await lane.destruction
+  return true
+}
+
+async function dismantle(engine: Engine, lane: Lane): Promise<void> {
   const { device } = engine
   await call<true>((done) => device.toError(lane.queuePair, done)).catch(() => {})
   await call<true>((done) => device.destroyQueuePair(lane.queuePair, done)).catch(() => {})
@@ -293,7 +300,6 @@ export async function destroyLane(engine: Engine, lane: Lane, orderly: boolean, 
   engine.pools[lane.queueIndex]!.used -= lane.sendDepth + lane.bounceCount
   munmap(lane.memory.address, lane.memory.byteLength)
   if (engine.lanes[lane.index] === lane) engine.lanes[lane.index] = undefined
-  return true
 }
 
 /** Something is under way, or a connected queue pair is bound to it. Idle datagram flows give way; they come back by themselves. */

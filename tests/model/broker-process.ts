@@ -26,19 +26,28 @@ const options = given<EngineArguments[0]>({ node: 'here', epoch: 1 })
 const device = given<EngineArguments[1]>({ progress: () => 0, nextTimerMs: () => 1e9, prepareSleep: () => true })
 const ports = { emit: (): void => {} }
 
+const numbered = { number: NUMBER, generation: 1, job: JOB }
+const job = { number: JOB, domain: { handle: 1 }, members: new Map<number, number>() }
+const memberJobs = Array.from({ length: MEMBERS }, () => JOB)
+
 export function boot(code: Code, segments: Segments, self: Self): BrokerProcess {
   const engine = new code.Engine(options, device, nodeFile, ports)
-  const activity = mappingAt(self, segments.activity)
-  engine.jobs.set(JOB, { number: JOB, activity, domain: { handle: 1 }, members: new Map() })
-  const numbered = { number: NUMBER, generation: 1, job: JOB }
-  const queue = new code.EngineCompletionQueue(
-    { ...numbered, capacity: segments.shape.completions },
-    mappingAt(self, segments.completionQueue),
-  )
-  const { sendSlots, receiveSlots } = segments.shape
-  const setup = { ...numbered, type: 'connected' as const, sendSlots, receiveSlots, inlineByteLength: 64 }
+  Object.assign(engine, { memberJobs, doorbells: segments.doorbells })
+  engine.jobs.set(JOB, { ...job, activity: mappingAt(self, segments.activity) })
+  const { sendSlots, receiveSlots, completions: capacity } = segments.shape
+  const mapping = mappingAt(self, segments.completionQueue)
+  const queue = new code.EngineCompletionQueue({ ...numbered, capacity }, mapping)
   const queuePair = new code.EngineQueuePair(
-    { ...setup, rnrRetry: 7, rnrTimerMs: 1, trafficClass: 0 },
+    {
+      ...numbered,
+      type: 'connected',
+      sendSlots,
+      receiveSlots,
+      inlineByteLength: 64,
+      rnrRetry: 7,
+      rnrTimerMs: 1,
+      trafficClass: 0,
+    },
     mappingAt(self, segments.queuePair),
     queue,
     queue,
@@ -50,10 +59,6 @@ export function boot(code: Code, segments: Segments, self: Self): BrokerProcess 
   queuePair.flow = flow
   // Privately: the word in the segment is for clients, and was stored when the queue pair was connected.
   queuePair.state = queuePairState.connected
-  for (let member = 1; member < MEMBERS; member++) {
-    engine.doorbells[member] = segments.bells + member
-    engine.memberJobs[member] = JOB
-  }
   return { engine, queuePair }
 }
 

@@ -83,9 +83,10 @@ function deliverScene(code: Code, { messages, recoversLast = true }: DeliverOpti
   let attachment: InstanceType<Code['Attachment']> | undefined
   const openQueuePair = (self: Self): InstanceType<Code['QueuePair']> => {
     attachment ??= attach(code, segments, self)
-    attachment.queuePairs.clear()
     const none = {} as unknown as InstanceType<Code['CompletionQueue']>
-    return new code.QueuePair(attachment, openSegment(code, segments, self), none, none)
+    const opened = new code.QueuePair(attachment, openSegment(code, segments, self), none, none)
+    attachment.queuePairs.delete(opened)
+    return opened
   }
   const all = Array.from({ length: messages }, (_, message) => message + 1)
   const postReceives: Operation = {

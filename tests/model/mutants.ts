@@ -47,7 +47,7 @@ const slept = (code: Code): Scenario =>
 const posted = (code: Code): Scenario =>
   postScenario(code, 'post', { lists: [[1], [1]], slots: 2 }, { crashes: { client: 1 } })
 const postedAgain = (code: Code): Scenario =>
-  postScenario(code, 'post, broker dies', { lists: [[1], [1]], slots: 2 }, { crashes: { broker: 1 }, preemptions: 3 })
+  postScenario(code, 'post, broker dies', { lists: [[1], [1]], slots: 2 }, { crashes: { broker: 1 }, preemptions: 2 })
 const postedLists = (code: Code): Scenario =>
   postScenario(code, 'post a list', { lists: [[2]], slots: 2 }, { crashes: { broker: 1 } })
 const postedToSleeper = (code: Code): Scenario =>
@@ -58,12 +58,12 @@ const polled = (code: Code): Scenario =>
     code,
     'poll',
     { pollers: 2, requests: 3, slots: 2, batch: 1 },
-    { crashes: { poller: 1 }, preemptions: 3 },
+    { crashes: { poller: 1 }, preemptions: 2 },
   )
 const polledAgain = (code: Code): Scenario =>
   pollScenario(code, 'poll, broker dies', { pollers: 1, requests: 3, slots: 2, batch: 1 }, { crashes: { broker: 1 } })
 const waited = (code: Code): Scenario =>
-  waitScenario(code, 'wait', { wants: [1, 1], turns: [1, 1] }, { preemptions: 3 })
+  waitScenario(code, 'wait', { wants: [1, 1], turns: [1, 1] }, { preemptions: 2 })
 const delivered = (code: Code): Scenario =>
   deliverScenario(code, 'deliver', { messages: 2 }, { crashes: { broker: 1 } })
 
@@ -304,7 +304,7 @@ export const mutants: readonly Mutant[] = [
         code,
         'post, broker dies',
         { lists: [[1], [1]], slots: 2, recovery: { drains: false } },
-        { crashes: { broker: 1 }, preemptions: 3 },
+        { crashes: { broker: 1 }, preemptions: 2 },
       ),
     caughtBy: ['I9'],
   },
@@ -316,7 +316,7 @@ export const mutants: readonly Mutant[] = [
         code,
         'post, broker dies',
         { lists: [[1], [1]], slots: 2, recovery: { clearsFirst: false } },
-        { crashes: { broker: 1 }, preemptions: 3 },
+        { crashes: { broker: 1 }, preemptions: 2 },
       ),
     caughtBy: ['I9'],
   },
@@ -422,7 +422,7 @@ export const mutants: readonly Mutant[] = [
     name: 'generations of two bits, and a poller that stops in between',
     changes: [change(SLOTS, '  return (generation + 1) & GENERATION_MASK', '  return (generation + 1) & 3')],
     scenario: (code) =>
-      pollScenario(code, 'poll, generations', { pollers: 2, requests: 6, slots: 1, batch: 1 }, { preemptions: 3 }),
+      pollScenario(code, 'poll, generations', { pollers: 2, requests: 6, slots: 1, batch: 1 }, { preemptions: 2 }),
     caughtBy: ['I11', 'I12'],
   },
   {
@@ -514,7 +514,7 @@ export const mutants: readonly Mutant[] = [
     name: 'two waiters that sleep on one bell',
     changes: [],
     scenario: (code) =>
-      waitScenario(code, 'wait on one bell', { wants: [1, 1], turns: [2], oneBell: true }, { preemptions: 3 }),
+      waitScenario(code, 'wait on one bell', { wants: [1, 1], turns: [2], oneBell: true }, { preemptions: 2 }),
     caughtBy: ['I13'],
   },
   {

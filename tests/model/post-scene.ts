@@ -125,7 +125,7 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
     const attachment = (attachments[self.member] ??= attach(code, segments, self))
     const queues = { share: () => null } as unknown as InstanceType<Code['CompletionQueue']>
     const opened = new code.QueuePair(attachment, openSegment(code, segments, self), queues, queues)
-    attachment.queuePairs.clear()
+    attachment.queuePairs.delete(opened)
     return opened
   }
   const firstOf = (client: number, list: number): number =>

@@ -48,8 +48,10 @@ export class Segments {
   /** One bell a member; the engine's is member 0's. */
   readonly bells: number
   readonly words: number
+  /** What the engine rings, by member. */
+  readonly doorbells: number[]
 
-  constructor(shape: Shape) {
+  constructor(shape: Shape, bellOf?: (segments: Segments, member: number) => number) {
     this.shape = shape
     this.geometry = queuePairGeometry({ type: queuePairType.connected, inlineByteLength: INLINE_BYTES, ...shape })
     this.completionGeometry = completionQueueGeometry(shape.completions)
@@ -58,6 +60,8 @@ export class Segments {
     this.page = this.activity + lines(activityLayout.byteLength)
     this.bells = this.page + lines(brokerPage.byteLength)
     this.words = this.bells + MEMBERS
+    const ownBell = (_: Segments, member: number): number => this.bells + member
+    this.doorbells = Array.from({ length: MEMBERS }, (_, member) => (bellOf ?? ownBell)(this, member))
   }
 
   sendSlot(slot: number): number {

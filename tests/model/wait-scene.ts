@@ -36,15 +36,14 @@ type Attachment = InstanceType<Code['Attachment']>
 
 function waitScene(code: Code, { wants, turns, oneBell = false }: WaitOptions): Scene {
   const requests = turns.reduce((sum, count) => sum + count, 0)
-  const segments = new Segments({
-    sendSlots: requests,
-    receiveSlots: 1,
-    completions: 2 ** Math.ceil(Math.log2(requests + 1)),
-  })
+  const completions = 2 ** Math.ceil(Math.log2(requests + 1))
+  const segments = new Segments({ sendSlots: requests, receiveSlots: 1, completions }, ({ bells }, member) =>
+    oneBell ? bells + 1 : bells + member,
+  )
   const world = new World(segments.words, requests + MEMBERS)
   const taken = world.reserve(requests)
   const swept = world.reserve(MEMBERS)
-  const bellOf = (member: number): number => segments.bells + (oneBell ? 1 : member)
+  const bellOf = (member: number): number => segments.doorbells[member]!
   const stateWord = (slot: number): number => segments.sendSlot(slot) + sendSlot.word.state
 
   for (let slot = 0; slot < requests; slot++) {
@@ -62,7 +61,6 @@ function waitScene(code: Code, { wants, turns, oneBell = false }: WaitOptions): 
     name: 'publish',
     run(self) {
       const { engine, queuePair } = boot(code, segments, self)
-      for (let member = 1; member <= wants.length; member++) engine.doorbells[member] = bellOf(member)
       const first = turns.slice(0, turn).reduce((sum, count) => sum + count, 0)
       for (let slot = first; slot < first + turns[turn]!; slot++) {
         const request = code.recordSend(engine, queuePair, slot, 0, slot)
@@ -101,8 +99,8 @@ function waitScene(code: Code, { wants, turns, oneBell = false }: WaitOptions): 
     name: 'take',
     run(self) {
       const attachment = attachmentOf(self)
-      attachment.completionQueues.clear()
       const queue = openCompletionQueue(code, segments, self, attachment)
+      attachment.completionQueues.delete(queue)
       while (queue.pollInto(rows, 1) === 0) queue.waitSync()
       return undefined
     },

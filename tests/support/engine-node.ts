@@ -437,7 +437,7 @@ export class EngineNode {
 
   /** Whether it sleeps without a timer: only somebody else can wake it. */
   get rests(): boolean {
-    return this.#asleep && this.#wakeAtMs === Number.POSITIVE_INFINITY
+    return this.#asleep && this.engine.nextDueMs(clock.nowMs()) === Number.POSITIVE_INFINITY
   }
 
   close(): void {

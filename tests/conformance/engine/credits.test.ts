@@ -307,6 +307,47 @@ const cases: readonly EngineCase[] = [
     },
   },
   {
+    number: '29b',
+    name: 'more senders than a datagram queue pair remembers: idle ones give way and come back, nothing is lost or twice',
+    where: 'both',
+    run: async (t, stage) => {
+      await stage.datagramPaths()
+      const sink = await stage.end(stage.right, 'datagram', { receiveSlots: 64 })
+      const queue = await stage.left.completionQueue(4096)
+      const memory = await stage.left.region(4096)
+      const senders: End[] = []
+      while (senders.length < 400) {
+        const queuePair = await stage.left.queuePair(queue, { type: 'datagram', sendSlots: 4, receiveSlots: 4 })
+        senders.push(new End(queuePair, queue, memory))
+      }
+      const where = destination(stage.left, sink.queuePair)
+      const arrived: number[] = []
+      for (let round = 0; round < 3; round++) {
+        for (const [index, end] of senders.entries()) {
+          const immediate = round * 400 + index
+          end.queuePair.send(
+            message(end, 0, { opcode: 'send-with-immediate', immediate, destination: where, signaled: false }),
+          )
+          if (index % 100 !== 99) continue
+          await stage.until(() => {
+            receiveAll(sink, 64)
+            arrived.push(...sink.queue.poll().map((completion) => completion.immediate))
+            return arrived.length >= immediate + 1
+          }, `all until ${immediate} arrived`)
+        }
+      }
+      t.deepEqual(
+        [...arrived].sort((one, two) => one - two),
+        [...arrived.keys()],
+      )
+      t.is(queue.poll().length, 0, 'nobody was refused')
+      const { flows } = stage.right.engine.queuePairs[sink.queuePair.number]!
+      t.is(flows.size, 256)
+      await stage.remove(sink)
+      sink.poll()
+    },
+  },
+  {
     number: '31',
     name: 'no frame is sent in a thousand idle turns',
     where: 'remote',

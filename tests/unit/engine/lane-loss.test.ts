@@ -234,6 +234,44 @@ test.serial(
   },
 )
 
+test.serial(
+  '73 the device vanishes without a word: what is posted finds it dead, every request has its verdict',
+  async (t) => {
+    const faults = [new FaultHooks(), undefined] as const
+    const stage = await Stage.remote(t, {}, {}, faults)
+    const [left, right] = await stage.pair()
+    const [here, there] = [await stage.end(stage.left, 'connected'), await stage.end(stage.left, 'connected')]
+    await stage.during(
+      Promise.all([connectTo(here.queuePair, there.queuePair), connectTo(there.queuePair, here.queuePair)]),
+    )
+    for (let id = 0; id < 8; id++) right.queuePair.receive({ id, local: right.at(0, 64) })
+    const read = (id: number) =>
+      ({ id, opcode: 'read', local: left.at(0, 8), remote: { key: right.memory.key, offset: 0 } }) as const
+    left.queuePair.send(read(0))
+    await stage.completed([[left, 1]])
+    await stage.rest()
+    left.queuePair.send(send(left, 1), send(left, 2), read(3))
+    stage.left.turn()
+    faults[0].vanish()
+    left.queuePair.send(send(left, 4))
+    await stage.completed([[left, 5]])
+    t.deepEqual(left.story, ['0 success', '1 unknown', '2 unknown', '3 flushed', '4 unknown'])
+    there.queuePair.receive({ id: 1, local: there.at(0, 64) })
+    here.queuePair.send(send(here, 1))
+    await stage.completed([
+      [here, 1],
+      [there, 1],
+    ])
+    t.deepEqual(here.story, ['1 success'], 'what needs no device goes on')
+    const gone = { lane: 0, incarnation: 1, orderly: false, reason: 'test' }
+    await stage.during(Promise.all([stage.left.call('destroy-lane', gone), stage.left.call('destroy-lane', gone)]))
+    await stage.remove(left)
+    const number = left.memory.key % 2 ** 24
+    await stage.during(stage.left.call('remove-region', { number, generation: 1 }))
+    t.is(stage.left.engine.regions.get(number), undefined)
+  },
+)
+
 test.serial('who connects over a lost lane is told at once, is idle again and connects over the next', async (t) => {
   const stage = await Stage.remote(t)
   const left = await stage.end(stage.left, 'connected')
