@@ -110,6 +110,10 @@ export const jobRow = layout('job-row', {
   userId: u32(),
   members: u32(),
   name: text(limits.nameByteLength),
+  livenessInode: f64(),
+  activityInode: f64(),
+  /** Lets a successor recognise the job's key; the key itself is nowhere. */
+  keyProof: text(64),
 })
 
 export const memberState = { free: 0, alive: 1, detaching: 2, dying: 3 } as const
@@ -149,6 +153,17 @@ export const queuePairRow = layout('queue-pair-row', {
   segmentInode: f64(),
   segmentByteLength: f64(),
   peerNode: text(32),
+  /** What a successor needs: `queuePairState` and the status of an error, as the engine has them; row of the peer, index of the lane. */
+  condition: u32(),
+  errorStatus: u32(),
+  peer: u32(),
+  laneIndex: u32(),
+  /** 1: peer, peerNumber, peerGeneration and laneIndex name a connection. */
+  connected: u32(),
+  inlineByteLength: u32(),
+  trafficClass: u32(),
+  rnrRetry: u32(),
+  rnrTimerMs: f64(),
 })
 
 export const completionQueueRow = layout('completion-queue-row', {
@@ -160,6 +175,7 @@ export const completionQueueRow = layout('completion-queue-row', {
   pad: gap(4),
   completions: f64(),
   segmentInode: f64(),
+  segmentByteLength: f64(),
 })
 
 export const regionRow = layout('region-row', {
@@ -171,6 +187,7 @@ export const regionRow = layout('region-row', {
   deviceKey: u32(),
   byteLength: f64(),
   segmentInode: f64(),
+  segmentByteLength: f64(),
 })
 
 export const peerStateNames = ['free', 'dialling', 'connected', 'lost', 'refused'] as const

@@ -68,6 +68,7 @@ export const messageType = {
   probe: 22,
   probeReply: 23,
   laneClose: 24,
+  resume: 25,
 } as const
 
 export const messageFlag = {
@@ -151,6 +152,20 @@ export const rejectReasonNames = [
   'wrong-type',
 ] as const
 
+/**
+ * resume: what a flow's end knows, after both ends fenced the lane's predecessor. The header's `delivered` is the last sequence delivered
+ * to the teller; `receiveLimit` counts the receives posted there, from zero: credit begins anew.
+ */
+export const resumeExtension = layout('resume-extension', {
+  /** 1: tell me yours. */
+  ask: u32(),
+  /** Name of the predecessor, and its last frame that arrived here: all that was posted before that frame was executed. 0: not known. */
+  predecessor: u32(),
+  lastReceived: u32(),
+  /** 1: `delivered` says something; 0: nothing of this flow was ever delivered here. */
+  anyDelivered: u32(),
+})
+
 /** resolve, revoke and revokeAcknowledged carry the key; resolved the whole row. */
 export const keyExtension = layout('key-extension', { key: f64() })
 export const resolvedExtension = layout('resolved-extension', {
@@ -174,6 +189,7 @@ export const wireLayouts = [
   atomicExtension,
   atomicResultExtension,
   connectExtension,
+  resumeExtension,
   keyExtension,
   resolvedExtension,
 ] as const

@@ -140,6 +140,8 @@ export const handlers: Handlers = {
     if (!queuePair.connected) queuePair.setState(queuePairState.connected)
     return null
   },
+  'resume-job': async () => ({ queuePairs: 0 }),
+  'abandon-path': async () => ({ queuePairs: 0 }),
   'remove-queue-pair': (engine, given) => {
     const queuePair = engine.queuePairs[given.number]
     if (!queuePair || queuePair.generation !== given.generation) return Promise.resolve(null)

@@ -41,6 +41,20 @@ export interface EngineReady {
   readonly laneParameters: LaneParameters
 }
 
+/** From the row of the queue pair in the node file, which only brokers write. */
+export interface AdoptedQueuePair {
+  /** `queuePairState`, and the status that put it into error. */
+  readonly state: number
+  readonly errorStatus: number
+  /** `peer` is `thisNode` or a row of the peers table; `lane` the index among the lanes of the path. */
+  readonly connection: {
+    readonly peer: number
+    readonly lane: number
+    readonly number: number
+    readonly generation: number
+  } | null
+}
+
 interface Numbered {
   readonly number: number
   readonly generation: number
@@ -69,8 +83,24 @@ export interface EngineCommands {
       rnrRetry: number
       rnrTimerMs: number
       trafficClass: number
+      /** What an earlier broker left of it; null for a new one. Nothing of an adopted one is touched before `resume-job`. */
+      adopt: AdoptedQueuePair | null
     }
     answer: null
+  }
+  /**
+   * After a restart, when every process of the job that lives has presented what it has (or its time is over): puts the adopted queue
+   * pairs in order, drains every ring once, resumes same-node connections. Connections to other nodes resume when their lanes are up.
+   * Members that died meanwhile are swept afterwards, by `sweep-member`.
+   */
+  'resume-job': { arguments: { job: number }; answer: { queuePairs: number } }
+  /**
+   * The way to a peer will not come back in time: what is suspended on it gets its verdicts, connected queue pairs fail with
+   * `retry-exceeded`. `peer: thisNode` gives up same-node connections whose other end was not presented again.
+   */
+  'abandon-path': {
+    arguments: { job: number; peer: number; trafficClass: number | null; reason: string }
+    answer: { queuePairs: number }
   }
   /**
    * Flushes: every posted request and receive gets its verdict and its completion is published as far as the ring has room; the peer is
@@ -119,7 +149,11 @@ export interface EngineCommands {
       peer: number
       peerNode: string
       incarnation: number
+      /** The opener's incarnation: the lane's name at both ends. */
+      shared: number
       trafficClass: number
+      /** Which of the lanes of its job, peer and traffic class: a successor of the same index takes over its flows. */
+      index: number
       parameters: LaneParameters
     }
     answer: ProviderAddress
@@ -139,7 +173,7 @@ export interface EngineCommands {
     }
     answer: null
   }
-  /** Fences, drains, gives verdicts, destroys. With `orderly`, refused with `busy` unless nothing is in flight and no queue pair is on it. */
+  /** Fences, suspends the flows that were on it, destroys. With `orderly`, refused with `busy` unless nothing is in flight and no queue pair is on it. */
   'destroy-lane': { arguments: { lane: number; incarnation: number; orderly: boolean; reason: string }; answer: null }
   /**
    * A member died: its rings are drained to the end, then the slots it only claimed are freed, in every queue pair of the job; locks are
@@ -183,7 +217,7 @@ export interface EngineEvents {
   'queue-pair-error': Numbered & { job: number; status: number; reason: string }
   'queue-pair-disconnected': Numbered & { job: number; reason: string }
   'completion-queue-error': Numbered & { job: number; reason: string }
-  /** A lane went down by itself. All requests posted on it have their verdicts; the control plane destroys and rebuilds it. */
+  /** A lane went down by itself. Its flows wait for a successor; the control plane destroys it and makes one, or abandons the path. */
   'lane-failed': { lane: number; incarnation: number; reason: string }
   /** Port, path or device changes, already acknowledged to the device. */
   'device-event': { kind: string; detail: string }

@@ -106,6 +106,7 @@ export class Regions extends ObjectRegistry<Region> {
       deviceKey,
       byteLength,
       segmentInode: mapping.identity.inode,
+      segmentByteLength: mapping.byteLength,
     })
   }
 

@@ -108,6 +108,7 @@ export class CompletionQueues extends ObjectRegistry<CompletionQueue> {
       capacity: queue.capacity,
       completions: 0,
       segmentInode: queue.mapping.identity.inode,
+      segmentByteLength: queue.mapping.byteLength,
     })
   }
 

@@ -103,7 +103,16 @@ export class Jobs {
       this.#forget(job)
       throw error
     }
-    nodeFile.jobs.fill(number, { state: 1, number, userId: job.userId, members: 0, name: job.name })
+    nodeFile.jobs.fill(number, {
+      state: 1,
+      number,
+      userId: job.userId,
+      members: 0,
+      name: job.name,
+      livenessInode: 0,
+      activityInode: job.activity.identity.inode,
+      keyProof: '',
+    })
     return job
   }
 

@@ -6,6 +6,7 @@ import {
   queuePairGeometry,
   queuePairHeader,
   queuePairMagic,
+  queuePairState,
   queuePairType,
 } from '../../protocol/queue-pair-segment.js'
 import { abiVersion } from '../../protocol/version.js'
@@ -76,7 +77,7 @@ export class QueuePairs extends ObjectRegistry<QueuePair> {
       const parts = { type: asked.type, geometry, trafficClass: asked.trafficClass, sendQueue, receiveQueue }
       queuePair = new QueuePair({ number, generation, creator: session, mapping }, parts)
       describe(queuePair, this.#services.nodeFile.epoch)
-      this.#writeRow(queuePair)
+      this.#writeRow(queuePair, asked)
       sendQueue.queuePairs.add(queuePair)
       receiveQueue.queuePairs.add(queuePair)
       await this.#tellEngine(queuePair, asked)
@@ -141,6 +142,7 @@ export class QueuePairs extends ObjectRegistry<QueuePair> {
       rnrRetry: asked.rnrRetry,
       rnrTimerMs: asked.rnrTimerMs,
       trafficClass: asked.trafficClass,
+      adopt: null,
     })
   }
 
@@ -157,7 +159,7 @@ export class QueuePairs extends ObjectRegistry<QueuePair> {
     return generation
   }
 
-  #writeRow(queuePair: QueuePair): void {
+  #writeRow(queuePair: QueuePair, asked: QueuePairRequest): void {
     this.#services.nodeFile.queuePairs.fill(queuePair.number, {
       state: rowInUse,
       job: queuePair.job.number,
@@ -178,6 +180,15 @@ export class QueuePairs extends ObjectRegistry<QueuePair> {
       segmentInode: queuePair.mapping.identity.inode,
       segmentByteLength: queuePair.mapping.byteLength,
       peerNode: '',
+      condition: queuePairState.idle,
+      errorStatus: 0,
+      peer: 0,
+      laneIndex: 0,
+      connected: 0,
+      inlineByteLength: queuePair.geometry.inlineByteLength,
+      trafficClass: queuePair.trafficClass,
+      rnrRetry: asked.rnrRetry,
+      rnrTimerMs: asked.rnrTimerMs,
     })
   }
 

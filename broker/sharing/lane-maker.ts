@@ -72,6 +72,8 @@ export class LaneMaker {
       peer: set.peer.row,
       peerNode: set.peer.node,
       incarnation: lane.incarnation,
+      shared: lane.name.incarnation,
+      index: lane.index,
       trafficClass: set.trafficClass,
       parameters,
     })

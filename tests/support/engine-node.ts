@@ -397,6 +397,7 @@ export class EngineNode {
       rnrRetry: 7,
       rnrTimerMs: 1,
       trafficClass: 0,
+      adopt: null,
       ...shape,
     })
     const queuePair = new TestQueuePair(this, number, mapping, geometry)
@@ -513,6 +514,7 @@ export async function linkAgain(
   lane: number,
   parameters: ReturnType<typeof defaultLaneParameters>,
   incarnation: number,
+  index = lane,
 ): Promise<void> {
   const nodes = [left, right]
   const make = (node: EngineNode, peer: EngineNode) =>
@@ -524,6 +526,8 @@ export async function linkAgain(
         peer: node.peerOf(peer),
         peerNode: peer.name,
         incarnation,
+        shared: incarnation,
+        index,
         trafficClass: 0,
         parameters,
       }),

@@ -1,14 +1,13 @@
 /**
  * One process of an exploration, as data: where it stands in its list of operations, and the log of what its accesses returned since
  * the operation began. Running the operation again with the log brings its code to exactly this point, so nothing else need be kept.
- *
- * States are values: a step makes a new one. Logs are shared between a state and its successors, which only append beyond the
- * length that the older one knows; whoever cuts a log short copies it first.
+ * States are values: a step makes a new one.
  */
 
 import type { Memory } from '../../shm/memory.js'
 import type { LivenessOracle } from '../../shm/robust-lock.js'
 import type { Words } from '../../shm/words.js'
+import type { Log } from './explorer-log.js'
 import { mix } from './explorer-seen.js'
 
 /** What code can do to the world. Each is one indivisible step, except those that the search runs together (see `Granularity`). */
@@ -77,6 +76,8 @@ export interface Operation {
   readonly looksAt?: (index: number) => boolean
   /** An access at which the code's own state is the same whenever it comes there: the log is cut back to the first time. */
   readonly loopsAt?: (kind: number, index: number) => boolean
+  /** An access whose watcher looks at what the code keeps privately: the code runs there, even if it is known what it will do. */
+  readonly liveAt?: (kind: number, index: number) => boolean
   /** Straight code. Returns the number of the next operation, nothing for the one behind it, or REST. */
   run(self: Self): number | undefined
 }
@@ -110,12 +111,7 @@ export class ActorState {
   readonly resting: boolean
   /** Something that it looks at has changed since it looked. */
   readonly stale: boolean
-  /** The log: what each access returned, and which access it was. Only the first `length` are this state's. */
-  readonly results: number[]
-  readonly signatures: number[]
-  readonly length: number
-  readonly logLow: number
-  readonly logHigh: number
+  readonly log: Log
   /** Null before the first access of an operation: what it will be is not known yet. */
   readonly pending: Pending | null
   readonly low: number
@@ -127,11 +123,7 @@ export class ActorState {
     asleep: number,
     resting: boolean,
     stale: boolean,
-    results: number[],
-    signatures: number[],
-    length: number,
-    logLow: number,
-    logHigh: number,
+    log: Log,
     pending: Pending | null,
   ) {
     this.operation = operation
@@ -139,48 +131,16 @@ export class ActorState {
     this.sleep = asleep
     this.resting = resting
     this.stale = stale
-    this.results = results
-    this.signatures = signatures
-    this.length = length
-    this.logLow = logLow
-    this.logHigh = logHigh
+    this.log = log
     this.pending = pending
     const flags = operation * 128 + atStatus * 32 + asleep * 8 + (resting ? 4 : 0) + (stale ? 2 : 0)
-    const place = mix(flags, length)
-    this.low = mix(logLow, place)
-    this.high = mix(logHigh, ~place)
-  }
-
-  /** Before the first access of an operation. */
-  static beginning(operation: number, atStatus: number, resting: boolean): ActorState {
-    return new ActorState(operation, atStatus, sleep.awake, resting, false, [], [], 0, 1, 2, null)
+    const place = mix(flags, log.length)
+    this.low = mix(log.low, place)
+    this.high = mix(log.high, ~place)
   }
 
   /** The same process at the same place, with other flags. */
   flagged(atStatus: number, asleep: number, resting: boolean, stale: boolean): ActorState {
-    const { operation, results, signatures, length, logLow, logHigh, pending } = this
-    return new ActorState(
-      operation,
-      atStatus,
-      asleep,
-      resting,
-      stale,
-      results,
-      signatures,
-      length,
-      logLow,
-      logHigh,
-      pending,
-    )
+    return new ActorState(this.operation, atStatus, asleep, resting, stale, this.log, this.pending)
   }
-}
-
-const bits = new Float64Array(1)
-const halves = new Int32Array(bits.buffer)
-
-export function mixResult(seed: number, result: number): number {
-  const whole = result | 0
-  if (whole === result) return mix(seed, whole)
-  bits[0] = result
-  return mix(mix(seed, halves[0]!), halves[1]! + 1)
 }

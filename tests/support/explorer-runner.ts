@@ -1,7 +1,7 @@
 /**
  * Runs one step of one actor: the operation is started anew, its accesses are answered from the log, the first one that is not in the
  * log is done for real, and the next one after it ends the run by a private signal. Code under test catches nothing around its
- * accesses, so the signal passes through it.
+ * accesses, so the signal passes through it. Where the code has been with the same log before, the step is done without running it.
  */
 import { Memory } from '../../shm/memory.js'
 import type { LivenessOracle } from '../../shm/robust-lock.js'
@@ -11,7 +11,6 @@ import {
   ActorState,
   access,
   accessNames,
-  mixResult,
   type Operation,
   type Pending,
   REST,
@@ -19,6 +18,7 @@ import {
   sleep,
   status,
 } from './explorer-actor.js'
+import { Log } from './explorer-log.js'
 import type { World } from './explorer-world.js'
 
 /**
@@ -60,6 +60,8 @@ class Pause {}
 const PAUSE = new Pause()
 const WAIT_RESULTS = ['woken', 'changed', 'timeout'] as const
 const TIMEOUT = 2
+/** Of an access that did not return. No other access returns it where it could be mistaken: only a wait falls asleep. */
+const ASLEEP = Number.NEGATIVE_INFINITY
 /** Far beyond what an operation does: a loop that never touches shared memory would hang the exploration. */
 const LONGEST_LOG = 5000
 
@@ -83,20 +85,18 @@ export class Runner {
   readonly #words = new Map<number, Words>()
   readonly #liveness: LivenessOracle = { alive: (member) => this.#access(access.alive, member, 0, 0) !== 0 }
 
-  /** The run under way. */
+  /** By actor and operation: the empty logs. */
+  readonly #roots: readonly (readonly Log[])[]
+  /** The run under way: the log as it stands, and as an array what of it the code is told again. */
   #current = 0
+  #log: Log = Log.root()
   #cursor = 0
   #length = 0
-  #results: number[] = []
-  #signatures: number[] = []
-  #logLow = 0
-  #logHigh = 0
+  readonly #told: Log[] = []
   #granted = false
   #timesOut = false
   #sleep: number = sleep.awake
-  #inPlainRun = false
   #pending: Pending | null = null
-  #clockMs = 0
 
   constructor(world: World, specs: readonly ActorSpec[], granularity: Granularity, rights: WordRights) {
     this.world = world
@@ -108,14 +108,17 @@ export class Runner {
       role === undefined ? ANYBODY : role === 'nobody' ? NOBODY : this.#roles.indexOf(role)
     this.#owner = Int8Array.from({ length: world.knowledge }, (_, index) => roleOf(rights.privateTo?.(index)))
     this.#writer = Int8Array.from({ length: world.knowledge }, (_, index) => roleOf(rights.writtenBy?.(index)))
-    this.actors = specs.map((spec) => ActorState.beginning(spec.startsAt ?? 0, status.running, false))
+    this.#roots = specs.map(({ operations }) => Array.from({ length: operations.length + 1 }, () => Log.root()))
+    this.actors = specs.map((spec, actor) => this.#beginning(actor, spec.startsAt ?? 0, status.running, false))
     this.#selves = specs.map((spec) => this.#self(spec))
     world.changed = (index) => this.#changed(index)
   }
 
   /** Time as the running actor knows it: it passes only when its sleeps end by their deadline. */
   get clockMs(): number {
-    return this.#clockMs
+    let log: Log | null = this.#log
+    while (log !== null && log.length > this.#cursor) log = log.parent
+    return log === null ? 0 : log.clockMs
   }
 
   ring(bell: number): void {
@@ -171,6 +174,8 @@ export class Runner {
   step(actor: number, timesOut: boolean): void {
     this.#begin(actor, timesOut)
     const operation = this.operationOf(actor)!
+    if (this.#walk(actor, operation)) return
+    this.#tellAgain()
     let next: number | undefined
     try {
       next = operation.run(this.#selves[actor]!)
@@ -179,7 +184,40 @@ export class Runner {
       this.#suspend(actor, operation)
       return
     }
+    this.#log.ends = true
+    this.#log.returns = next
     this.#finish(actor, next)
+  }
+
+  /** Goes where the code would go, as far as that is known. False: the code must run. */
+  #walk(actor: number, operation: Operation): boolean {
+    for (;;) {
+      const { next, ends, returns } = this.#log
+      if (ends) {
+        this.#finish(actor, returns)
+        return true
+      }
+      if (next === null || operation.liveAt?.(next.kind, next.index)) return false
+      const { kind, index, first, second } = next
+      if (this.#claimTurn(kind, index)) {
+        const result = this.#perform(kind, index, first, second)
+        if (result !== ASLEEP) {
+          this.#append(kind, index, second, result)
+          continue
+        }
+      }
+      this.#pending = next
+      this.#suspend(actor, operation)
+      return true
+    }
+  }
+
+  /** The log as an array, for the code. */
+  #tellAgain(): void {
+    this.#cursor = 0
+    this.#length = this.#log.length
+    let log = this.#log
+    for (let at = this.#length; at-- > 0; log = log.parent!) this.#told[at] = log
   }
 
   /** The process is gone; its token fell with it. */
@@ -188,8 +226,8 @@ export class Runner {
     if (spec.member >= 0) this.world.write(this.world.dead(spec.member), 1)
     this.actors[actor] =
       spec.restartsAt === undefined
-        ? ActorState.beginning(this.actors[actor]!.operation, status.dead, false)
-        : ActorState.beginning(spec.restartsAt, status.running, false)
+        ? this.#beginning(actor, this.actors[actor]!.operation, status.dead, false)
+        : this.#beginning(actor, spec.restartsAt, status.running, false)
     spec.died?.()
     this.#current = actor
     this.#changed(-1)
@@ -200,46 +238,36 @@ export class Runner {
     this.actors[actor] = state.flagged(status.stopped, state.sleep, state.resting, state.stale)
   }
 
+  /** Before the first access of an operation. */
+  #beginning(actor: number, operation: number, atStatus: number, resting: boolean): ActorState {
+    return new ActorState(operation, atStatus, sleep.awake, resting, false, this.#roots[actor]![operation]!, null)
+  }
+
   #begin(actor: number, timesOut: boolean): void {
     const state = this.actors[actor]!
     this.#current = actor
-    this.#cursor = 0
-    this.#length = state.length
-    this.#results = state.results
-    this.#signatures = state.signatures
-    this.#logLow = state.logLow
-    this.#logHigh = state.logHigh
+    this.#log = state.log
+    this.#cursor = state.log.length
+    this.#length = state.log.length
     this.#granted = true
     this.#timesOut = timesOut
     this.#sleep = state.sleep
-    this.#inPlainRun = false
     this.#pending = null
-    this.#clockMs = 0
     this.done = null
   }
 
   #suspend(actor: number, operation: Operation): void {
     const pending = this.#pending!
     if (operation.loopsAt?.(pending.kind, pending.index)) this.#foldTo(signatureOf(pending.kind, pending.index))
-    const state = this.actors[actor]!
-    this.actors[actor] = new ActorState(
-      state.operation,
-      state.status,
-      this.#sleep,
-      false,
-      state.stale,
-      this.#results,
-      this.#signatures,
-      this.#length,
-      this.#logLow,
-      this.#logHigh,
-      pending,
-    )
+    const { operation: at, status: atStatus, stale } = this.actors[actor]!
+    this.actors[actor] = new ActorState(at, atStatus, this.#sleep, false, stale, this.#log, pending)
   }
 
+  /** Back to the first time that the code was about to do this access. */
   #foldTo(signature: number): void {
-    const at = this.#signatures.indexOf(signature)
-    if (at >= 0 && at < this.#length) this.#cut(at)
+    let first: Log | null = null
+    for (let log = this.#log; log.parent !== null; log = log.parent) if (log.signature === signature) first = log
+    if (first !== null) this.#log = first.parent!
   }
 
   #finish(actor: number, next: number | undefined): void {
@@ -247,7 +275,7 @@ export class Runner {
     const rests = next === REST
     const at = next === undefined ? operation + 1 : rests ? operation : next
     const ended = at >= this.specs[actor]!.operations.length
-    this.actors[actor] = ActorState.beginning(at, ended ? status.finished : status.running, rests && !stale)
+    this.actors[actor] = this.#beginning(actor, at, ended ? status.finished : status.running, rests && !stale)
   }
 
   /** Somebody changed a word: whoever looks at it has something to do. */
@@ -258,43 +286,55 @@ export class Runner {
       const looks = this.operationOf(actor)?.looksAt
       if (looks === undefined || state.status !== status.running || (index >= 0 && !looks(index))) continue
       // An operation that has not begun sees the change when it begins.
-      const begun = state.length > 0 || state.pending !== null
+      const begun = state.log.length > 0 || state.pending !== null
       this.actors[actor] = state.flagged(state.status, state.sleep, false, begun)
     }
   }
 
   #access(kind: number, index: number, first: number, second: number): number {
-    const signature = signatureOf(kind, index)
-    if (this.#cursor < this.#length) {
-      if (this.#signatures[this.#cursor] !== signature) this.#diverged(kind, index)
-      const result = this.#results[this.#cursor++]!
-      this.#account(kind, result, second)
-      return result
-    }
+    if (this.#cursor < this.#length) return this.#tell(kind, index)
     if (this.#length > LONGEST_LOG) throw new Error('an operation does not end')
-    if (kind !== access.note) this.#claimTurn(kind, index, first, second)
+    this.#foresee(kind, index, first, second)
+    if (!this.#claimTurn(kind, index)) this.#pause(kind, index, first, second)
     const result = this.#perform(kind, index, first, second)
-    this.#append(signature, result)
-    this.#account(kind, result, second)
+    if (result === ASLEEP) this.#pause(kind, index, first, second)
+    this.#append(kind, index, second, result)
     return result
   }
 
-  /** Goes on if this access belongs to the step, else ends the run. */
-  #claimTurn(kind: number, index: number, first: number, second: number): void {
-    if (this.#inPlainRun && isPlain(kind)) return
-    if (this.#granularity === 'writes' && (kind === access.readPlain || kind === access.readWide)) return
-    if (this.#joins(kind, index)) return
-    if (!this.#granted) this.#pause(kind, index, first, second)
+  #tell(kind: number, index: number): number {
+    const { signature, result } = this.#told[this.#cursor]!
+    if (signature !== signatureOf(kind, index)) this.#diverged(signature, kind, index)
+    this.#cursor++
+    return result
+  }
+
+  /** Remembers what the code does here; what it did another time with the same log is the same. */
+  #foresee(kind: number, index: number, first: number, second: number): void {
+    const { next } = this.#log
+    if (next === null) {
+      this.#log.next = { kind, index, first, second }
+      return
+    }
+    if (next.kind === kind && next.index === index && next.first === first && next.second === second) return
+    this.#diverged(signatureOf(next.kind, next.index), kind, index)
+  }
+
+  /** Whether this access belongs to the step. */
+  #claimTurn(kind: number, index: number): boolean {
+    if (this.#log.inPlainRun && isPlain(kind)) return true
+    if (this.#granularity === 'writes' && (kind === access.readPlain || kind === access.readWide)) return true
+    if (this.#joins(kind, index)) return true
+    if (!this.#granted) return false
     this.#granted = false
-    this.done = { kind, index, first, second }
+    return true
   }
 
   /** Runs with the step before it: nobody can tell when it happened, and no death could come between. */
   #joins(kind: number, index: number): boolean {
+    if (this.#log.length === 0) return false
     const spec = this.specs[this.#current]!
-    return (
-      this.#cursor > 0 && (kind === access.load || !this.mayDie(this.#current)) && this.#commutes(spec, kind, index)
-    )
+    return (kind === access.load || !this.mayDie(this.#current)) && this.#commutes(spec, kind, index)
   }
 
   #pause(kind: number, index: number, first: number, second: number): never {
@@ -302,39 +342,33 @@ export class Runner {
     throw PAUSE
   }
 
-  #account(kind: number, result: number, timeoutMs: number): void {
-    const begins = kind === access.writePlain || kind === access.writeWide || this.#granularity === 'reads'
-    if (kind !== access.note) this.#inPlainRun = isPlain(kind) && (this.#inPlainRun || begins)
-    if (kind === access.wait && result === TIMEOUT) this.#clockMs += timeoutMs
-  }
-
-  #append(signature: number, result: number): void {
-    this.#results[this.#length] = result
-    this.#signatures[this.#length] = signature
-    this.#length++
+  #append(kind: number, index: number, second: number, result: number): void {
+    if (this.done === null && kind !== access.note) {
+      this.done = this.#log.next
+      this.doneResult = result
+    }
+    this.#log = this.#log.after(result) ?? this.#extend(kind, index, second, result)
+    this.#length = this.#log.length
     this.#cursor = this.#length
-    this.#digest(signature, result)
-    this.doneResult = result
   }
 
-  #digest(signature: number, result: number): void {
+  #extend(kind: number, index: number, timeoutMs: number, result: number): Log {
+    const log = this.#log
+    const begins = kind === access.writePlain || kind === access.writeWide || this.#granularity === 'reads'
+    const plain = kind === access.note ? log.inPlainRun : isPlain(kind) && (log.inPlainRun || begins)
+    const passed = kind === access.wait && result === TIMEOUT ? timeoutMs : 0
     const { digest } = this.#rights
     const told =
-      digest === undefined || (signature & 31) === access.note
+      digest === undefined || kind === access.note
         ? result
-        : digest(this.specs[this.#current]!.member, signature & 31, signature >>> 5, result)
-    this.#logLow = mixResult(this.#logLow, told)
-    this.#logHigh = mixResult(this.#logHigh, told)
+        : digest(this.specs[this.#current]!.member, kind, index, result)
+    return log.append(signatureOf(kind, index), result, told, plain, log.clockMs + passed)
   }
 
   #cut(length: number): void {
-    this.#results = this.#results.slice(0, length)
-    this.#signatures = this.#signatures.slice(0, length)
+    this.#log = this.#log.cut(length)
     this.#length = length
     this.#cursor = length
-    this.#logLow = 1
-    this.#logHigh = 2
-    for (let at = 0; at < length; at++) this.#digest(this.#signatures[at]!, this.#results[at]!)
   }
 
   #perform(kind: number, index: number, first: number, second: number): number {
@@ -354,7 +388,7 @@ export class Runner {
         world.writeWide(index, first)
         return 0
       case access.wait:
-        return this.#wait(index, first, second)
+        return this.#wait(index, first)
       case access.wake:
         return this.#wake(index, first)
       case access.alive:
@@ -404,11 +438,11 @@ export class Runner {
   }
 
   /** The comparison and falling asleep are one step, as in the kernel. */
-  #wait(index: number, expected: number, timeoutMs: number): number {
+  #wait(index: number, expected: number): number {
     if (this.#sleep === sleep.awake) {
       if (this.world.read(index) !== expected) return 1
       this.#sleep = sleep.asleep
-      this.#pause(access.wait, index, expected, timeoutMs)
+      return ASLEEP
     }
     this.#sleep = sleep.awake
     return this.#timesOut ? TIMEOUT : 0
@@ -432,8 +466,7 @@ export class Runner {
     throw new Error(`word ${index} was said to be ${this.#roles[allowed] ?? 'nobody'}'s; ${name} uses it`)
   }
 
-  #diverged(kind: number, index: number): never {
-    const then = this.#signatures[this.#cursor]!
+  #diverged(then: number, kind: number, index: number): never {
     throw new Error(
       `${this.specs[this.#current]!.name} is not deterministic: at access ${this.#cursor} of its operation it did ` +
         `${accessNames[then & 31]} ${then >>> 5} and now ${accessNames[kind]} ${index}`,
@@ -447,9 +480,9 @@ export class Runner {
       memory: (base) => this.#memoryAt(base),
       liveness: this.#liveness,
       note: (act) => {
-        if (this.#cursor < this.#length) return this.#access(access.note, 0, 0, 0)
+        if (this.#cursor < this.#length) return this.#tell(access.note, 0)
         const result = act()
-        this.#append(signatureOf(access.note, 0), result)
+        this.#append(access.note, 0, 0, result)
         return result
       },
       mark: () => this.#cursor,

@@ -109,7 +109,7 @@ const unequal: EngineCase = {
     // A second lane, whose sides were made with different offers before they agreed.
     const offer = defaultLaneParameters(left.engine.device, left.engine.options)
     const small = { ...offer, bounceByteLength: 1024, bounceCount: 8 }
-    const common = { lane: 1, job: 1, incarnation: 9, trafficClass: 0 }
+    const common = { lane: 1, job: 1, incarnation: 9, shared: 9, index: 1, trafficClass: 0 }
     const leftAddress = await left.call('create-lane', { ...common, peer: 1, peerNode: 'beta', parameters: offer })
     const rightAddress = await right.call('create-lane', { ...common, peer: 1, peerNode: 'alpha', parameters: small })
     const agreed = { incarnation: 9, parameters: small, timeoutMs: 5000, lane: 1 }

@@ -114,6 +114,8 @@ export class FakeEngine implements Engine {
     },
     'connect-lane': () => null,
     'destroy-lane': ({ lane }) => this.#remove(`lane ${lane}`),
+    'resume-job': () => ({ queuePairs: 0 }),
+    'abandon-path': () => ({ queuePairs: 0 }),
     'sweep-member': () => ({ slotsSwept: 0 }),
     drain: () => ({ outstanding: 0 }),
     stop: () => {

@@ -336,7 +336,7 @@ test.serial('a lane that cannot come up is told once and leaves nothing behind',
   const { left } = stage
   const { parameters } = stage.lane
   const common = { lane: 3, job: JOB, incarnation: 5 }
-  const of = { ...common, peer: 7, peerNode: 'nobody', trafficClass: 0, parameters }
+  const of = { ...common, shared: 5, index: 3, peer: 7, peerNode: 'nobody', trafficClass: 0, parameters }
   await left.call('create-lane', of)
   const address = await stage.right.call('create-lane', of)
   // A queue pair that nobody has: its connection is refused as often as it is tried.

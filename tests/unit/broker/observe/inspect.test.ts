@@ -54,6 +54,17 @@ const member = (number: number, processId: number, name = `rank-${number}`) => (
   name,
 })
 
+const job = (members: number) => ({
+  state: 1,
+  number: 1,
+  userId: 0,
+  members,
+  name: 'train',
+  livenessInode: 0,
+  activityInode: 0,
+  keyProof: '',
+})
+
 const queuePair = (peerNode: string, segmentInode = 0) => ({
   state: 1,
   job: 1,
@@ -74,6 +85,15 @@ const queuePair = (peerNode: string, segmentInode = 0) => ({
   segmentInode,
   segmentByteLength: 4096,
   peerNode,
+  condition: 0,
+  errorStatus: 0,
+  peer: 0,
+  laneIndex: 0,
+  connected: 0,
+  inlineByteLength: 64,
+  trafficClass: 0,
+  rnrRetry: 7,
+  rnrTimerMs: 1,
 })
 
 const peer = (node: string) => ({
@@ -151,7 +171,7 @@ test('what is no node file of this build is refused', (t) => {
 
 function filled(scope: Scope): NodeFileSnapshot {
   const { directory, file } = writtenNodeFile(scope)
-  file.jobs.fill(1, { state: 1, number: 1, userId: 0, members: 2, name: 'train' })
+  file.jobs.fill(1, job(2))
   file.members.fill(3, member(3, 4711))
   file.members.fill(4, member(4, 4711))
   file.members.fill(5, member(5, 4712, 'esc\x1b[31m'))
@@ -209,7 +229,7 @@ test('held locks are read from the segments of a process that has them open', (t
     number: 2,
     sendLock: ownerWord(3, 7) | WAITERS,
   })
-  file.jobs.fill(1, { state: 1, number: 1, userId: 0, members: 1, name: 'train' })
+  file.jobs.fill(1, job(1))
   file.members.fill(3, member(3, 4711))
   file.queuePairs.fill(2, queuePair('beta', segment.identity.inode))
   file.queuePairs.fill(5, queuePair('beta', 0))
