@@ -185,6 +185,8 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
     for (let member = 1; member <= lists.length; member++) if (world.read(owed + member) === 1) return member
     return 0
   }
+  /** `execute` looks at the engine's private record. */
+  const executes = (kind: number, index: number): boolean => kind === access.compareExchange && slotStates.has(index)
   // One operation for each step of recovery whose outcome lies in the segments alone.
   const adopt: Operation = {
     name: 'adopt',
@@ -197,6 +199,7 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
   }
   const conclude: Operation = {
     name: 'conclude',
+    liveAt: executes,
     run(self) {
       const { engine, queuePair } = (serving = boot(code, segments, self))
       check(code.finishVisits(queuePair), 'I6', 'an honest ring was taken for corrupt')
@@ -219,6 +222,7 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
   }
   const drain: Operation = {
     name: 'drain',
+    liveAt: executes,
     run(self) {
       const { engine, queuePair } = (serving = boot(code, segments, self))
       code.retakeSends(engine, queuePair, leftInSendSlots(queuePair).queued)
@@ -234,6 +238,7 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
   }
   const serve: Operation = {
     name: 'serve',
+    liveAt: executes,
     looksAt: (index) => index >= segments.activity && index < segments.activity + activityWords,
     run(self) {
       const member = self.note(dying)
