@@ -17,7 +17,7 @@ function machineArguments({ image, root, results }: MachineOptions): string[] {
     `local,path=${path},mount_tag=${tag},security_model=none,multidevs=remap${more}`,
   ]
   return [
-    ...['-accel', 'tcg,thread=multi', '-cpu', 'max', '-m', '2048', '-smp', '2'],
+    ...['-accel', 'tcg,thread=multi', '-cpu', 'max', '-m', '3072', '-smp', '2'],
     ...['-nographic', '-no-reboot', '-nic', 'none', '-device', 'virtio-rng-pci'],
     ...['-kernel', image.kernel, '-initrd', image.initialFiles],
     ...['-append', `console=ttyS0 quiet panic=-1 shared_verbs.root=${root} shared_verbs.node=${process.execPath}`],
@@ -30,7 +30,7 @@ function machineArguments({ image, root, results }: MachineOptions): string[] {
 export function runMachine(options: MachineOptions): Promise<void> {
   return new Promise((resolve, reject) => {
     // Emulation takes all it gets; whoever else works here goes first.
-    const machine = spawn('nice', ['-n', '10', 'qemu-system-x86_64', ...machineArguments(options)], {
+    const machine = spawn('nice', ['-n', '5', 'qemu-system-x86_64', ...machineArguments(options)], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     machine.stdout.pipe(process.stderr)

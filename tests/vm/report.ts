@@ -19,9 +19,13 @@ export interface Report {
   readonly differentialPrograms: number
   readonly mismatches: number
   readonly demo: Readonly<Record<string, unknown>> | null
+  /** Parts that did not come to their end, and why; what must hold and did not. */
+  readonly failures: readonly string[]
+  /** How long each part took. */
+  readonly seconds: Readonly<Record<string, number>>
 }
 
-const empty = { conformance: null, differentialPrograms: 0, mismatches: 0, demo: null }
+const empty = { conformance: null, differentialPrograms: 0, mismatches: 0, demo: null, failures: [], seconds: {} }
 
 export const skippedReport = (reason: string): Report => ({
   provider: 'verbs',
@@ -37,8 +41,8 @@ export const readReport = (text: string): Report => JSON.parse(text) as Report
 export function succeeded(report: Report): boolean {
   if (report.skipped !== undefined) return true
   const isConforming = report.conformance === null || report.conformance.failed === 0
-  const isDemoVerified = report.demo === null || report.demo.verified === true
-  return isConforming && isDemoVerified && report.mismatches === 0
+  const isDemoVerified = report.demo === null || (report.demo.verified === true && report.demo.kernelAgrees === true)
+  return isConforming && isDemoVerified && report.mismatches === 0 && report.failures.length === 0
 }
 
 export function describeReport(report: Report): string {
@@ -52,5 +56,6 @@ export function describeReport(report: Report): string {
   }
   lines.push(`  differential: ${report.differentialPrograms} programs, ${report.mismatches} mismatches`)
   lines.push(`  demo: ${demo === null ? 'did not run' : JSON.stringify(demo)}`)
+  lines.push(...report.failures.map((failure) => `  failed: ${failure}`))
   return lines.join('\n')
 }

@@ -7,6 +7,10 @@ export interface Wishes {
   readonly only: string
   /** Numbers of conformance cases, separated by commas; empty: all. */
   readonly cases: string
+  /** How many random programs, if not all. */
+  readonly programs?: number
+  /** Processes of the demo on each node, if not as many as it should be. */
+  readonly processes?: number
 }
 
 const NAME = 'wishes.json'

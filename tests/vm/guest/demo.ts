@@ -1,50 +1,94 @@
-/** The demo with both brokers on Soft-RoCE, and whether the kernel sees as many queue pairs as the brokers say they share. */
-import { spawn, spawnSync } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
+/**
+ * The demo with both brokers on Soft-RoCE. While its processes are connected, the kernel's list of queue pairs is held against what
+ * `broker inspect shared-qps` says of each broker.
+ */
+import { spawn } from 'node:child_process'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import type { Report } from '../report.js'
+import type { Wishes } from '../wishes.js'
+import { brokerMain, inspect, type KernelQueuePair, kernelQueuePairs, until } from './tools.js'
 
-const TIMEOUT_MS = 600_000
-const LOOK_EVERY_MS = 500
-const PROCESSES = 3
+const TIMEOUT_MS = 400_000
+const LOOK_EVERY_MS = 1000
+const PROCESSES = 8
+const LANES = 2
 /** Of a size that the slow machine moves in seconds. */
 const FILE = '/bin/busybox'
+const NODES = ['alpha', 'beta'] as const
 
-/** Reliable connected queue pairs in the kernel's own list. */
-function kernelQueuePairs(): number {
-  const { stdout } = spawnSync('rdma', ['resource', 'show', 'qp'], { encoding: 'utf8' })
-  return stdout.split('\n').filter((line) => line.includes('type RC')).length
+/** A row of the view; its number has the name that the rdma tool gives it. */
+interface SharedQueuePair {
+  readonly lqpn: number
+  readonly state: string
 }
 
-function runDemo(): Promise<{ output: string; kernelCount: number }> {
-  const main = fileURLToPath(new URL('../../../broker/main.js', import.meta.url))
-  const wishes = ['--provider', 'verbs', '--processes', String(PROCESSES), '--file', FILE, '--json']
-  return new Promise((resolve) => {
-    const child = spawn(process.execPath, [main, 'demo', ...wishes], { stdio: ['ignore', 'pipe', 'inherit'] })
-    let output = ''
-    let kernelCount = 0
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      output += text
-    })
-    const look = setInterval(() => {
-      kernelCount = Math.max(kernelCount, kernelQueuePairs())
-    }, LOOK_EVERY_MS)
-    const timer = setTimeout(() => child.kill('SIGTERM'), TIMEOUT_MS)
-    child.on('close', () => {
-      clearInterval(look)
-      clearTimeout(timer)
-      resolve({ output, kernelCount })
-    })
+interface Look {
+  /** `rdma resource show qp`, the reliable connected ones. */
+  readonly kernel: readonly KernelQueuePair[]
+  /** `broker inspect shared-qps --json` of each broker. */
+  readonly brokers: Readonly<Record<string, readonly SharedQueuePair[]>>
+}
+
+/** Which of them there are; their packet sequences go on while one looks. */
+const namesOf = (queuePairs: readonly { lqpn: number }[]): string =>
+  queuePairs
+    .map(({ lqpn }) => lqpn)
+    .sort((a, b) => a - b)
+    .join(' ')
+
+/** What the kernel lists before and after the brokers are asked must be the same, or it is asked again. */
+async function look(folder: string): Promise<Look> {
+  const directory = join(folder, readdirSync(folder).find((name) => name.startsWith('shared-verbs-demo-'))!)
+  for (;;) {
+    const kernel = await kernelQueuePairs()
+    const answers = await Promise.all(NODES.map((node) => inspect(join(directory, node), 'shared-qps')))
+    if (namesOf(await kernelQueuePairs()) !== namesOf(kernel)) continue
+    const brokers = Object.fromEntries(
+      NODES.map((node, index) => [node, answers[index] as unknown as SharedQueuePair[]]),
+    )
+    return { kernel, brokers }
+  }
+}
+
+export async function demonstrate(wishes: Wishes): Promise<Pick<Report, 'demo'>> {
+  const folder = mkdtempSync('/tmp/demo-')
+  const given = ['--provider', 'verbs', '--processes', String(wishes.processes ?? PROCESSES), '--lanes', String(LANES)]
+  const child = spawn(process.execPath, [brokerMain, 'demo', ...given, '--file', FILE, '--json'], {
+    env: { ...process.env, TMPDIR: folder },
+    stdio: ['ignore', 'pipe', 'inherit'],
   })
+  let output = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    output += text
+  })
+  const ended = new Promise<void>((resolve) => child.once('close', () => resolve()))
+  const timer = setTimeout(() => child.kill('SIGTERM'), TIMEOUT_MS)
+  const isOver = (): boolean => child.exitCode !== null || child.signalCode !== null
+  const hasAll = async (): Promise<boolean> => isOver() || (await kernelQueuePairs()).length >= 2 * LANES
+  await until(hasAll, 'queue pairs', TIMEOUT_MS, LOOK_EVERY_MS)
+  const seen = isOver() ? null : await look(folder)
+  await ended
+  clearTimeout(timer)
+  rmSync(folder, { recursive: true, force: true })
+  return { demo: { ...parsed(output), ...compared(seen) } }
 }
 
-export async function demonstrate(): Promise<Pick<Report, 'demo'>> {
-  const { output, kernelCount } = await runDemo()
-  const result = parsed(output)
-  console.log(output.slice(0, 2000))
-  // Two brokers on one device: the kernel's list has the queue pairs of both.
-  const shared = 2 * Number(result.sharedQueuePairsPerNode)
+/** Every queue pair that a broker claims is in the kernel's list, and the other way round. */
+function compared(seen: Look | null): Record<string, unknown> {
+  if (seen === null) return { kernelAgrees: false }
+  const claimed = Object.values(seen.brokers).flat()
   return {
-    demo: { ...result, brokersQueuePairs: shared, kernelQueuePairs: kernelCount, kernelAgrees: kernelCount === shared },
+    kernelQueuePairs: seen.kernel.length,
+    brokersQueuePairs: claimed.length,
+    kernelAgrees: claimed.length === 2 * LANES && namesOf(claimed) === namesOf(seen.kernel),
+    kernel: seen.kernel.map(({ lqpn, state, comm, pid }) => `lqpn ${lqpn} type RC state ${state} ${comm} pid ${pid}`),
+    brokers: Object.fromEntries(
+      Object.entries(seen.brokers).map(([node, rows]) => [
+        node,
+        rows.map(({ lqpn, state }) => `lqpn ${lqpn} state ${state}`),
+      ]),
+    ),
   }
 }
 

@@ -8,19 +8,21 @@
 import { createHash } from 'node:crypto'
 import { openSoftDevice } from '../../../broker/provider/soft-device.js'
 import { type DeviceFactory, type Player, Rig, type Span } from '../../conformance/provider/rig.js'
-import type { Report } from '../report.js'
 import { verbsFactory } from './conformance.js'
 
-const PROGRAMS = 100
 const STEPS_MAX = 40
 const SEED = 20_240_601
 
-const TARGET = 1 << 20
-const RECEIVES = 2 << 20
-const READS = 4 << 20
-const COMPARED_BYTES = 6 << 20
+/** What is written from, what the peer writes to, receives one after another, and where reads go. */
+const AREA_BYTES = 128 * 1024
+const TARGET = AREA_BYTES
+const READS = 2 * AREA_BYTES
+const RECEIVES = 3 * AREA_BYTES
 const RECEIVE_BYTES = 64 * 1024
-const RECEIVE_PLACES = 16
+const RECEIVE_PLACES = 8
+const COMPARED_BYTES = RECEIVES + RECEIVE_PLACES * RECEIVE_BYTES
+/** Plus the longest length it stays within an area. */
+const PLACES = 64_000
 /** A longer read may show what is written behind it, unless it is fenced. */
 const READ_BYTES_MAX = 8192
 /** Requests of receives count from here on. */
@@ -62,8 +64,8 @@ function programOf(seed: number): Program {
       side: random(2) === 0 ? 0 : 1,
       kind,
       length,
-      at: random(900_000),
-      to: random(900_000),
+      at: random(PLACES),
+      to: random(PLACES),
       signaled: random(3) > 0 || index % 4 === 3,
       inline: kind !== 'read' && length <= 64 && random(2) === 0,
     }
@@ -89,7 +91,7 @@ class Stage {
     const pair = this.#rig.anotherPair(this.#first, { limits: { sendDepth: 16, receiveDepth: 32 } })
     for (const [index, player] of pair.entries()) {
       player.bytes.fill(0, 0, COMPARED_BYTES)
-      player.fill(0, 1 << 20, index + program.steps.length)
+      player.fill(0, AREA_BYTES, index + program.steps.length)
     }
     const awaited = [0, 0]
     program.steps.forEach((step, id) => {
@@ -143,26 +145,30 @@ function outcomeOf(player: Player) {
   }
 }
 
+export interface Compared {
+  readonly count: number
+  readonly mismatches: number
+}
+
 const softFactory: DeviceFactory = {
   provider: 'soft',
   clockMs: null,
   open: (name) => openSoftDevice({ name, host: '127.0.0.1', port: 0 }),
 }
 
-export async function compareProviders(): Promise<Pick<Report, 'differentialPrograms' | 'mismatches'>> {
+/** Runs some of the programs, in this process. */
+export function comparePrograms(first: number, count: number): Compared {
   const soft = new Stage(softFactory)
   const verbs = new Stage(verbsFactory)
   let mismatches = 0
-  let count = 0
-  for (; count < PROGRAMS; count++) {
-    const program = programOf(SEED + count)
+  for (let seed = SEED + first; seed < SEED + first + count; seed++) {
+    const program = programOf(seed)
     const [expected, found] = [soft.outcome(program), verbs.outcome(program)]
     if (expected === found) continue
     mismatches++
-    console.log(`program ${SEED + count} differs\n  soft  ${expected.slice(0, 1500)}\n  verbs ${found.slice(0, 1500)}`)
+    console.log(`program ${seed} differs\n  soft  ${expected.slice(0, 1500)}\n  verbs ${found.slice(0, 1500)}`)
   }
   soft.close()
   verbs.close()
-  console.log(`${count} programs, ${mismatches} mismatches`)
-  return { differentialPrograms: count, mismatches }
+  return { count, mismatches }
 }

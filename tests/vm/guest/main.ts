@@ -7,7 +7,7 @@ import { emptyReport, type Report } from '../report.js'
 import { readWishes, type Wishes } from '../wishes.js'
 import { runConformance } from './conformance.js'
 import { demonstrate } from './demo.js'
-import { compareProviders } from './differential.js'
+import { compareProviders } from './differential-crew.js'
 
 const folder = process.argv[2]!
 const wishes = readWishes(folder)
@@ -24,6 +24,16 @@ save()
 for (const [name, part] of Object.entries(parts)) {
   if (wishes.only !== '' && !wishes.only.split(',').includes(name)) continue
   console.log(`== ${name}`)
-  report = { ...report, ...(await part(wishes)) }
+  const startMs = performance.now()
+  try {
+    report = { ...report, ...(await part(wishes)) }
+  } catch (error) {
+    const message = error instanceof Error ? (error.stack ?? error.message) : String(error)
+    console.log(message)
+    report = { ...report, failures: [...report.failures, `${name}: ${message.split('\n', 1)[0]}`] }
+  }
+  const seconds = Math.round((performance.now() - startMs) / 100) / 10
+  report = { ...report, seconds: { ...report.seconds, [name]: seconds } }
+  console.log(`-- ${name}: ${seconds} s`)
   save()
 }
