@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { SharedVerbsError } from '../protocol/errors.js'
 import { SystemCallError } from '../shm/libc.js'
+import { addBenchCommand } from './commands/bench.js'
 import { addDemoCommand } from './commands/demo.js'
 import { addDrainCommand } from './commands/drain.js'
 import { exitCode, exitCodeHelp, exitCodeOf } from './commands/exit-codes.js'
@@ -51,6 +52,7 @@ function createProgram(): Command {
   addStopCommand(program)
   addInspectCommand(program)
   addDemoCommand(program)
+  addBenchCommand(program)
   return program
 }
 

@@ -17,6 +17,8 @@ export interface NodeOptions {
   readonly clusterKeyFile: string
   readonly lanes: number
   readonly provider: 'soft' | 'verbs' | 'auto'
+  /** How its engine waits. Default adaptive. */
+  readonly idle?: 'adaptive' | 'spin' | 'block'
 }
 
 export class DemoNode {
@@ -33,12 +35,22 @@ export class DemoNode {
   }
 
   async start(children: Children): Promise<void> {
-    const { name, host, port, peer, clusterKeyFile, lanes, provider } = this.#options
+    const { name, host, port, peer, clusterKeyFile, lanes, provider, idle = 'adaptive' } = this.#options
     const log = openSync(this.logPath, 'a', 0o600)
     const startArguments = [
       ...['--runtime-dir', this.runtimeDirectory, '--node', name, '--provider', provider],
       ...['--host', host, '--port', String(port), '--peer', `${peer.name}=${host}:${peer.port}`],
-      ...['--cluster-key-file', clusterKeyFile, '--lanes', String(lanes), '--log-level', 'info', '--json'],
+      ...[
+        '--cluster-key-file',
+        clusterKeyFile,
+        '--lanes',
+        String(lanes),
+        '--idle',
+        idle,
+        '--log-level',
+        'info',
+        '--json',
+      ],
     ]
     const child = children.add(spawnBroker({ startArguments, output: log, detached: true }))
     closeSync(log)

@@ -1,0 +1,111 @@
+/** Curves of a run as SVG, drawn by ECharts without a browser. Both axes are logarithmic: sizes and results span decades. */
+import { LineChart } from 'echarts/charts'
+import { GridComponent, LegendComponent, TitleComponent } from 'echarts/components'
+import { init, use } from 'echarts/core'
+import { SVGRenderer } from 'echarts/renderers'
+import type { BenchRow, TestName } from './settings.js'
+
+use([LineChart, GridComponent, LegendComponent, TitleComponent, SVGRenderer])
+
+export interface Curve {
+  readonly name: string
+  readonly points: readonly (readonly [number, number])[]
+}
+
+export interface Picture {
+  readonly title: string
+  readonly x: string
+  readonly y: string
+  readonly curves: readonly Curve[]
+}
+
+const WIDTH = 800
+const HEIGHT = 420
+const TOP = 70
+const BOTTOM = 60
+
+/** One below the other. */
+export function drawPictures(pictures: readonly Picture[]): string {
+  const chart = init(null, null, { renderer: 'svg', ssr: true, width: WIDTH, height: HEIGHT * pictures.length })
+  const each = pictures.map((picture, index) => ({ ...picture, index, top: index * HEIGHT }))
+  chart.setOption({
+    animation: false,
+    backgroundColor: '#ffffff',
+    title: each.map(({ title, top }) => ({ text: title, top: top + 8, left: 12, textStyle: { fontSize: 15 } })),
+    legend: each.map(({ curves, top, index }) => ({
+      top: top + 34,
+      left: 60,
+      data: curves.map(({ name }) => seriesName(index, name)),
+      formatter: (name: string) => name.slice(name.indexOf(' ') + 1),
+    })),
+    grid: each.map(({ top }) => ({ top: top + TOP, height: HEIGHT - TOP - BOTTOM, left: 70, right: 30 })),
+    xAxis: each.map(({ x, index }) => axis(x, index)),
+    yAxis: each.map(({ y, index }) => axis(y, index)),
+    series: each.flatMap(({ curves, index }) =>
+      curves.map(({ name, points }) => ({
+        type: 'line' as const,
+        name: seriesName(index, name),
+        xAxisIndex: index,
+        yAxisIndex: index,
+        data: points.map((point) => [...point]),
+        symbolSize: 5,
+      })),
+    ),
+  })
+  const svg = chart.renderToSVGString()
+  chart.dispose()
+  return svg
+}
+
+/** Legends tell curves apart by their names, so those of two pictures must differ. */
+const seriesName = (picture: number, name: string): string => `${picture} ${name}`
+
+const axis = (name: string, gridIndex: number) => ({
+  type: 'log' as const,
+  logBase: 10,
+  name,
+  nameLocation: 'middle' as const,
+  nameGap: 30,
+  gridIndex,
+})
+
+/** Latencies, rates and bandwidths against sizes; rates against numbers of pairs. Tests with a single size become a point. */
+export function drawResult(rows: readonly BenchRow[]): string {
+  const pictures: Picture[] = [
+    { title: 'Latency, p50', x: 'bytes', y: 'us', curves: curvesOf(rows, ['latency'], 'bytes', 'p50Us') },
+    { title: 'Latency, p99', x: 'bytes', y: 'us', curves: curvesOf(rows, ['latency'], 'bytes', 'p99Us') },
+    { title: 'Message rate', x: 'bytes', y: 'M/s', curves: curvesOf(rows, ['rate'], 'bytes', 'millionsPerSecond') },
+    {
+      title: 'Bandwidth',
+      x: 'bytes',
+      y: 'MB/s',
+      curves: curvesOf(rows, ['rate', 'bandwidth'], 'bytes', 'megabytesPerSecond'),
+    },
+    {
+      title: 'Message rate of all pairs',
+      x: 'pairs',
+      y: 'M/s',
+      curves: curvesOf(rows, ['pairs'], 'pairs', 'millionsPerSecond'),
+    },
+    {
+      title: 'Latency of many pairs, p50',
+      x: 'pairs',
+      y: 'us',
+      curves: curvesOf(rows, ['pairs-latency'], 'pairs', 'p50Us'),
+    },
+  ]
+  return drawPictures(pictures.filter(({ curves }) => curves.length > 0))
+}
+
+function curvesOf(rows: readonly BenchRow[], tests: readonly TestName[], x: 'bytes' | 'pairs', y: string): Curve[] {
+  const curves = new Map<string, [number, number][]>()
+  for (const row of rows) {
+    const value = row.values[y]
+    if (!tests.includes(row.test) || value === undefined || !(value > 0)) continue
+    const name = tests.length > 1 ? `${row.work} (${row.test})` : row.work
+    const points = curves.get(name) ?? []
+    points.push([row[x], value])
+    curves.set(name, points)
+  }
+  return [...curves].map(([name, points]) => ({ name, points }))
+}

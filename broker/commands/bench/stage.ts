@@ -1,0 +1,36 @@
+/** What measurements work with. */
+import type { BenchLinkPlan } from '../../../protocol/bench.js'
+import type { BenchBroker } from './brokers.js'
+import type { Crew } from './crew.js'
+import type { BenchRow, BenchSettings, TestName } from './settings.js'
+
+export interface Stage {
+  readonly settings: BenchSettings
+  readonly brokers: readonly [BenchBroker, BenchBroker]
+  readonly crew: Crew
+}
+
+export type Rows = AsyncGenerator<BenchRow, void, undefined>
+
+export const placeOf = ({ settings }: Stage): 'local' | 'remote' => (settings.isLocal ? 'local' : 'remote')
+
+/** Memory of a message queue, at most. */
+const MESSAGE_BYTES = 64 * 2 ** 20
+const LEAST_SLOTS = 4
+const LEAST_DEPTH = 64
+
+/** Pieces of memory for as many messages as can be outstanding; fewer when they are large. */
+export function linkPlan({ settings }: Stage, byteLength: number, most = settings.depth): BenchLinkPlan {
+  const slots = Math.min(most, Math.max(LEAST_SLOTS, Math.floor(MESSAGE_BYTES / byteLength)))
+  const { wait, inline } = settings
+  return { wait, inline, slots, byteLength, depth: Math.max(LEAST_DEPTH, slots) }
+}
+
+export function rowOf(
+  stage: Stage,
+  test: TestName,
+  what: { readonly work: string; readonly bytes: number; readonly pairs?: number },
+  values: BenchRow['values'],
+): BenchRow {
+  return { test, work: what.work, bytes: what.bytes, pairs: what.pairs ?? 1, place: placeOf(stage), values }
+}

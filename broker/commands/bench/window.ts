@@ -1,0 +1,36 @@
+/** The piece of time that all processes of a measurement count in, and what the brokers spent in it. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { BenchWindow } from '../../../protocol/bench.js'
+import { clock } from '../../../shm/libc.js'
+import { type BenchBroker, type Spent, spentBy } from './brokers.js'
+
+/** Compilers need this long, and longer when many processes share the cores. */
+const WARM_UP_MS = 500
+const WARM_UP_OF_EACH_PAIR_MS = 100
+
+export interface Timed extends BenchWindow {
+  readonly durationMs: number
+  /** From now to its end. */
+  readonly lastingMs: number
+}
+
+export function windowFor(durationMs: number, pairs: number): Timed {
+  const nowMs = clock.nowMs()
+  const fromMs = nowMs + WARM_UP_MS + pairs * WARM_UP_OF_EACH_PAIR_MS
+  const untilMs = fromMs + durationMs
+  return { fromMs, untilMs, durationMs, lastingMs: untilMs - nowMs }
+}
+
+/** What the brokers spent between its beginning and its end. */
+export async function spentIn(window: BenchWindow, brokers: readonly BenchBroker[]): Promise<Spent> {
+  await sleep(Math.max(0, window.fromMs - clock.nowMs()))
+  const before = spentBy(brokers)
+  await sleep(Math.max(0, window.untilMs - clock.nowMs()))
+  const after = spentBy(brokers)
+  return {
+    processorMs: after.processorMs - before.processorMs,
+    systemCalls: after.systemCalls - before.systemCalls,
+    sleeps: after.sleeps - before.sleeps,
+    turns: after.turns - before.turns,
+  }
+}
