@@ -15,3 +15,10 @@ const smaller: readonly Change[] = [
 
 export const loadExplored = (changes: readonly Change[] = []): Promise<Code> =>
   loadCode<Code>('tests/model/code.ts', [...smaller, ...changes])
+
+let asItIs: Promise<Code> | undefined
+/** The code without any change; made once. */
+export function loadOnce(): Promise<Code> {
+  asItIs ??= loadExplored()
+  return asItIs
+}

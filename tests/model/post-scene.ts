@@ -20,6 +20,7 @@ import {
   type ActorState,
   access,
   type Operation,
+  type Pending,
   REST,
   type Self,
   status,
@@ -186,7 +187,8 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
     return 0
   }
   /** `execute` looks at the engine's private record. */
-  const executes = (kind: number, index: number): boolean => kind === access.compareExchange && slotStates.has(index)
+  const executes = ({ index, second }: Pending): boolean =>
+    slotStates.has(index) && code.stateOf(second) === code.SLOT_POSTED
   // One operation for each step of recovery whose outcome lies in the segments alone.
   const adopt: Operation = {
     name: 'adopt',

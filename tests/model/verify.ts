@@ -1,19 +1,16 @@
-/** What the tests of explorations share: the code, the larger bounds, and how a result is told. */
-import type { ExecutionContext } from 'ava'
-import { describe, explore, type Scenario } from '../support/explorer.js'
-
-/** Larger bounds, for `npm run explore`. */
-export const isLong = process.env['EXPLORE_LONG'] === '1'
+/** Explorations as tests. */
+import test from 'ava'
+import { describe } from '../support/explorer.js'
+import { type Exploration, run, tellFailure } from './exploration.js'
 
 /** Every state within the bounds is visited, and every check holds. */
-export function holds(t: ExecutionContext, scenario: Scenario): void {
-  const report = explore(scenario)
-  t.log(describe(report))
-  if (report.failure) {
-    for (const step of report.failure.trace) t.log(step)
-    t.log(`replay: ${report.failure.schedule}`)
-    t.fail(report.failure.message)
-    return
+export function testExplorations(explorations: readonly Exploration[]): void {
+  for (const exploration of explorations.filter(({ isLong }) => !isLong)) {
+    test(`${exploration.promise}: ${exploration.name}`, async (t) => {
+      t.timeout(300_000)
+      const report = await run(exploration)
+      t.log(describe(report))
+      t.deepEqual(tellFailure(exploration, report), [])
+    })
   }
-  t.true(report.complete, 'the exploration was cut')
 }

@@ -56,7 +56,10 @@ export interface Self {
   /** The same memory for plain accesses. */
   memory(base: number): Memory
   readonly liveness: LivenessOracle
-  /** Runs once, with the access before it, and may read and write the world; returns what it returned then. */
+  /**
+   * Runs once, with the access before it, and may read and write the world; returns what it returned then. What it looks at besides the
+   * world follows from the log: another run's note, made with the same log, may be called in its place.
+   */
   note(act: () => number): number
   /** Where the log stands; pass to `forget` when the code is back in the state it had there. */
   mark(): number
@@ -77,7 +80,7 @@ export interface Operation {
   /** An access at which the code's own state is the same whenever it comes there: the log is cut back to the first time. */
   readonly loopsAt?: (kind: number, index: number) => boolean
   /** An access whose watcher looks at what the code keeps privately: the code runs there, even if it is known what it will do. */
-  readonly liveAt?: (kind: number, index: number) => boolean
+  readonly liveAt?: (pending: Pending) => boolean
   /** Straight code. Returns the number of the next operation, nothing for the one behind it, or REST. */
   run(self: Self): number | undefined
 }

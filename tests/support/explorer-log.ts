@@ -19,6 +19,8 @@ export class Log {
   readonly clockMs: number
   /** The access that the code does next, once that is known. */
   next: Pending | null = null
+  /** Or the note. */
+  act: (() => number) | null = null
   /** The operation ends here, with this. */
   ends = false
   returns: number | undefined

@@ -192,12 +192,16 @@ export class Runner {
   /** Goes where the code would go, as far as that is known. False: the code must run. */
   #walk(actor: number, operation: Operation): boolean {
     for (;;) {
-      const { next, ends, returns } = this.#log
+      const { next, act, ends, returns } = this.#log
       if (ends) {
         this.#finish(actor, returns)
         return true
       }
-      if (next === null || operation.liveAt?.(next.kind, next.index)) return false
+      if (act !== null) {
+        this.#append(access.note, 0, 0, act())
+        continue
+      }
+      if (next === null || operation.liveAt?.(next)) return false
       const { kind, index, first, second } = next
       if (this.#claimTurn(kind, index)) {
         const result = this.#perform(kind, index, first, second)
@@ -481,6 +485,7 @@ export class Runner {
       liveness: this.#liveness,
       note: (act) => {
         if (this.#cursor < this.#length) return this.#tell(access.note, 0)
+        this.#log.act ??= act
         const result = act()
         this.#append(access.note, 0, 0, result)
         return result

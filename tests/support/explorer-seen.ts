@@ -1,6 +1,7 @@
 /** States met before, as 64-bit hashes in an open-addressed table: 8 bytes a state, no objects. */
 
-const FIRST_CAPACITY = 1 << 16
+/** Small: a replay sees few, and there are many replays when a schedule is shortened. */
+const FIRST_CAPACITY = 1 << 8
 
 export class Seen {
   /** Two words a state; 0, 0 is an empty place. */

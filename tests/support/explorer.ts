@@ -57,10 +57,14 @@ export interface Failure {
 
 export interface Report {
   readonly name: string
+  /** In words. */
+  readonly bounds: string
   readonly states: number
   readonly steps: number
   /** States in which nobody could move. */
   readonly ends: number
+  /** Steps that were deaths. */
+  readonly deaths: number
   readonly deepest: number
   readonly elapsedMs: number
   /** False: `maxStates` cut it. */
@@ -79,9 +83,11 @@ export function explore(scenario: Scenario): Report {
   }
   return {
     name: scenario.name,
+    bounds: boundsInWords(scenario.bounds),
     states: search.seen.size,
     steps: search.steps,
     ends: search.ends,
+    deaths: search.deaths,
     deepest: search.deepest,
     elapsedMs: performance.now() - startMs,
     complete: search.complete && failure === undefined,
@@ -96,9 +102,25 @@ export function replay(scenario: Scenario, schedule: string): { failure: unknown
 }
 
 export const describe = (report: Report): string => {
-  const seconds = (report.elapsedMs / 1000).toFixed(1)
+  const { name, bounds, states, steps, ends, deaths, deepest } = report
   const cut = report.complete ? '' : report.failure ? ', failed' : ', cut'
-  return `${report.name}: ${report.states} states, ${report.steps} steps, ${report.ends} ends, depth ${report.deepest}, ${seconds} s${cut}`
+  const counts = `${states} states, ${steps} steps, ${deaths} of them deaths, ${ends} ends, depth ${deepest}`
+  return `${name} (${bounds}): ${counts}, ${report.elapsedMs.toFixed(0)} ms${cut}`
+}
+
+function boundsInWords({ crashes = {}, crashesInAll, stops = {}, timeouts = 'never', preemptions }: Bounds): string {
+  const deaths = Object.entries(crashes).map(([role, count]) => `${role} ${count}`)
+  const stopped = Object.entries(stops).map(([role, count]) => `${role} ${count}`)
+  return [
+    deaths.length > 0
+      ? `deaths: ${deaths.join(' ')}${crashesInAll === undefined ? '' : `, ${crashesInAll} in all`}`
+      : '',
+    stopped.length > 0 ? `stops: ${stopped.join(' ')}` : '',
+    timeouts === 'never' ? '' : `deadlines: ${timeouts}`,
+    preemptions === undefined ? 'every order' : `preemptions: ${preemptions}`,
+  ]
+    .filter((part) => part !== '')
+    .join('; ')
 }
 
 function explain(scenario: Scenario, path: readonly Move[], error: unknown): Failure {
@@ -139,6 +161,7 @@ class Search {
   readonly path: Move[] = []
   steps = 0
   ends = 0
+  deaths = 0
   deepest = 0
   complete = true
   readonly #bounds: Bounds
@@ -295,6 +318,7 @@ class Search {
     }
     this.#used[role]!++
     this.#crashes++
+    this.deaths++
     runner.crash(actor)
   }
 

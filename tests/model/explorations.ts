@@ -1,0 +1,15 @@
+/** All explorations, scene by scene. */
+import { deliverExplorations } from './deliver-explorations.js'
+import type { Exploration } from './exploration.js'
+import { lockExplorations } from './lock-explorations.js'
+import { pollExplorations } from './poll-explorations.js'
+import { postExplorations } from './post-explorations.js'
+import { waitExplorations } from './wait-explorations.js'
+
+export const explorations: readonly Exploration[] = [
+  ...lockExplorations,
+  ...postExplorations,
+  ...pollExplorations,
+  ...waitExplorations,
+  ...deliverExplorations,
+]
