@@ -60,6 +60,11 @@ function takeCommands(engine: Engine): number {
   return count
 }
 
+/** A device that is gone completes nothing any more: whoever waits for it has to be told. */
+function loseLanes(engine: Engine): void {
+  for (const lane of engine.lanes) if (lane) engine.failLane(lane, 'the device is gone')
+}
+
 /** Continuations of command handlers run here: one round of the event loop drains them all. */
 const immediately = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
@@ -91,7 +96,10 @@ async function run(engine: Engine, device: Device, page: Mapping): Promise<void>
       idle.pause(now, restless, dueMs, nowMs)
     }
     const events = device.takeEvents()
-    for (const event of events) emit('device-event', { kind: event.kind, detail: String(event.subject) })
+    for (const event of events) {
+      if (event.kind === 'device-fatal') loseLanes(engine)
+      emit('device-event', { kind: event.kind, detail: String(event.subject) })
+    }
   }
   tables.write()
   idle.close()

@@ -20,6 +20,6 @@ export class VerbsCounters implements ProviderCounters {
 
   /** The device counts them, for all its users together: an upper bound of ours. */
   get receiverNotReady(): number {
-    return receiverNotReadyCount(this.#entry.name, this.#entry.port) - this.#notReadyBefore
+    return Math.max(0, receiverNotReadyCount(this.#entry.name, this.#entry.port) - this.#notReadyBefore)
   }
 }

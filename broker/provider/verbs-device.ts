@@ -6,6 +6,7 @@
  * command to the device's firmware, so that a call may take a millisecond (see README.md).
  */
 import { randomBytes } from 'node:crypto'
+import { closeDescriptor, EPOLLIN, epollAdd, epollCreate } from '../../shm/libc.js'
 import type {
   CompletionBatch,
   Device,
@@ -26,15 +27,16 @@ import type {
   RegisteredMemory,
   WorkRequestBatch,
 } from './provider.js'
-import { ibvConstants as ibv, ibvCompletionQueue, ibvMemoryRegion, ibvQueuePair } from './verbs-abi.js'
-import { accessOf, excessOf, isCount, memlockHint, refuse, refuseUnknown } from './verbs-checks.js'
+import { ibvConstants as ibv, ibvQueuePair } from './verbs-abi.js'
+import { excessOf, isCount, refuse, refuseUnknown } from './verbs-checks.js'
 import { VerbsCompletions } from './verbs-completions.js'
 import { fieldsOf, VerbsContext } from './verbs-context.js'
 import { VerbsCounters } from './verbs-counters.js'
 import { chooseGid, type Gid } from './verbs-gid.js'
-import { isNodePresent, type VerbsDeviceEntry } from './verbs-inventory.js'
+import { VerbsHoldings } from './verbs-holdings.js'
+import { isNodePresent, type VerbsDeviceEntry, verbsDevices } from './verbs-inventory.js'
 import { lastErrorNumber } from './verbs-library.js'
-import { SERIAL_MAX, VerbsCompletionQueue, type VerbsMemory, VerbsQueuePair } from './verbs-objects.js'
+import { SERIAL_MAX, type VerbsCompletionQueue, type VerbsMemory, VerbsQueuePair } from './verbs-objects.js'
 import { VerbsPosting } from './verbs-posting.js'
 import { eventKindOf, failureOf, isQueuePairFailure } from './verbs-status.js'
 import * as transitions from './verbs-transitions.js'
@@ -60,25 +62,27 @@ class OpenedVerbsDevice implements Device {
   readonly name: string
   readonly capabilities: DeviceCapabilities
   readonly counters: ProviderCounters
-  readonly #entry: VerbsDeviceEntry
+  #entry: VerbsDeviceEntry
   readonly #host: string
-  readonly #context: VerbsContext
-  readonly #posting: VerbsPosting
-  readonly #completions: VerbsCompletions
-  readonly #wakeDescriptors: readonly number[]
-  /** Pointers of protection domains by handle. */
-  readonly #domains = new Map<number, number>()
-  readonly #memories = new Map<number, VerbsMemory>()
-  readonly #starts = new Map<number, number>()
-  readonly #queues = new Map<number, VerbsCompletionQueue>()
+  #context: VerbsContext
+  #posting: VerbsPosting
+  #completions: VerbsCompletions
+  /** Stands for the descriptors of whatever device is there now, so that sleepers need not know that it was another one before. */
+  readonly #wake = epollCreate()
+  readonly #wakeDescriptors: readonly number[] = [this.#wake]
+  readonly #holdings: VerbsHoldings
   readonly #queuePairs = new Map<number, VerbsQueuePair>()
-  #gid: Gid | null
+  /** Null while the port does not have it. */
+  #gid: Gid | null = null
+  /** The address that peers know: the same one for life, wherever in the port's table it stands. */
+  #address: string | null = null
   #events: ProviderEvent[] = []
-  #lastHandle = 0
   #lastSerial = 0
   #eventsLookedAtMs = Number.NEGATIVE_INFINITY
   #nodeLookedAtMs = Number.NEGATIVE_INFINITY
-  /** 'vanished': still open, but the device is not there any more. */
+  /** The device said or showed that it is lost. */
+  #isFatal = false
+  /** 'vanished': closed because the device is not there any more, and looking for its return. */
   #life: 'open' | 'vanished' | 'closed' = 'open'
 
   constructor(context: VerbsContext, { entry, host }: VerbsDeviceOptions) {
@@ -89,10 +93,11 @@ class OpenedVerbsDevice implements Device {
     this.capabilities = context.queryCapabilities()
     this.counters = new VerbsCounters(entry)
     const most = this.capabilities.maxMessageByteLength
-    this.#posting = new VerbsPosting(context.dataPath, this.counters, most, this.#starts)
+    this.#holdings = new VerbsHoldings(context, this.counters)
+    this.#posting = new VerbsPosting(context.dataPath, this.counters, most, this.#holdings.starts)
     this.#completions = new VerbsCompletions(context.dataPath, this.counters, this.#queuePairs)
-    this.#wakeDescriptors = [context.channelDescriptor, context.asyncDescriptor]
-    this.#gid = this.#findGid()
+    this.#watch()
+    this.#findGid()
   }
 
   port(): PortState {
@@ -101,49 +106,32 @@ class OpenedVerbsDevice implements Device {
     return { active: isActive, mtu, linkLayer, address: this.#gid?.value ?? `lid ${lid}` }
   }
 
-  #findGid(): Gid | null {
-    return chooseGid(this.#context.queryGids(), this.#entry.linkLayer, this.#host) ?? null
+  #watch(): void {
+    const { channelDescriptor, asyncDescriptor } = this.#context
+    for (const fd of [channelDescriptor, asyncDescriptor]) epollAdd(this.#wake, fd, EPOLLIN, fd)
+  }
+
+  #findGid(): void {
+    const { linkLayer } = this.#entry
+    const gids = this.#context.queryGids()
+    const known = linkLayer === 'ethernet' ? this.#address : null
+    this.#gid =
+      (known === null
+        ? chooseGid(gids, linkLayer, this.#host)
+        : gids.find(({ isRouted, value }) => isRouted && value === known)) ?? null
+    this.#address ??= this.#gid?.value ?? null
   }
 
   // ------------------------------------------------------------------------------------------------------- control
 
   allocateProtectionDomain(done: Done<ProtectionDomain>): void {
-    if (this.#isGone(done)) return
-    const pointer = this.#context.allocateDomain()
-    if (pointer === 0) {
-      done(failureOf('allocating a protection domain', lastErrorNumber()), null)
-      return
-    }
-    const handle = ++this.#lastHandle
-    this.#domains.set(handle, pointer)
-    done(null, { handle })
+    if (!this.#isGone(done)) this.#holdings.allocateDomain(this.#context, done)
   }
 
   freeProtectionDomain(domain: ProtectionDomain, done: Done<true>): void {
-    if (this.#isGone(done)) return
-    const pointer = this.#domains.get(domain.handle)
-    if (pointer === undefined) {
-      refuseUnknown(done, 'protection domain', domain.handle)
-      return
-    }
-    if (this.#isDomainUsed(domain.handle)) {
-      const message = `freeing protection domain ${domain.handle}: it still has memory or queue pairs`
-      refuse(done, 'invalid', message)
-      return
-    }
-    const result = this.#context.library.freeDomain(pointer)
-    if (result !== 0) {
-      done(failureOf(`freeing protection domain ${domain.handle}`, result), null)
-      return
-    }
-    this.#domains.delete(domain.handle)
-    done(null, true)
-  }
-
-  #isDomainUsed(handle: number): boolean {
-    for (const memory of this.#memories.values()) if (memory.domain === handle) return true
-    for (const queuePair of this.#queuePairs.values()) if (queuePair.parts.domain === handle) return true
-    return false
+    if (this.#isClosed(done)) return
+    const isUsed = [...this.#queuePairs.values()].some((queuePair) => queuePair.parts.domain === domain.handle)
+    this.#holdings.freeDomain(domain, isUsed, done)
   }
 
   registerMemory(
@@ -154,93 +142,29 @@ class OpenedVerbsDevice implements Device {
     done: Done<RegisteredMemory>,
   ): void {
     if (this.#isGone(done)) return
-    const pointer = this.#domains.get(domain.handle)
-    const attempted = `registering ${byteLength} bytes`
-    if (pointer === undefined) {
-      refuseUnknown(done, 'protection domain', domain.handle)
-      return
-    }
-    if (!Number.isSafeInteger(address) || address <= 0 || !Number.isSafeInteger(byteLength) || byteLength <= 0) {
-      refuse(done, 'invalid', `${attempted} at address ${address}`)
-      return
-    }
-    if (rights.remoteWrite && !rights.localWrite) {
-      refuse(done, 'invalid', `${attempted} with remote but without local write right`)
-      return
-    }
-    const region = this.#context.library.registerMemory(pointer, address, byteLength, 0, accessOf(rights))
-    if (region === 0) {
-      done(failureOf(attempted, lastErrorNumber(), memlockHint(byteLength)), null)
-      return
-    }
-    const fields = fieldsOf(region, ibvMemoryRegion.byteLength)
-    const localKey = fields.getUint32(ibvMemoryRegion.lkey, true)
-    const remoteKey = fields.getUint32(ibvMemoryRegion.rkey, true)
-    const memory = { pointer: region, domain: domain.handle, localKey, remoteKey, address, byteLength }
-    this.#memories.set(localKey, memory)
-    this.#starts.set(localKey, address)
-    this.counters.memoryRegions++
-    done(null, memory)
+    this.#holdings.registerMemory(this.#context, domain, address, byteLength, rights, done)
   }
 
   deregisterMemory(memory: RegisteredMemory, done: Done<true>): void {
-    if (this.#isGone(done)) return
-    const known = this.#memories.get(memory.localKey)
-    if (known === undefined || known !== memory) {
-      refuseUnknown(done, 'memory with local key', memory.localKey)
-      return
-    }
-    const result = this.#context.library.deregisterMemory(known.pointer)
-    if (result !== 0) {
-      done(failureOf(`deregistering ${memory.byteLength} bytes`, result), null)
-      return
-    }
-    this.#memories.delete(memory.localKey)
-    this.#starts.delete(memory.localKey)
-    this.counters.memoryRegions--
-    done(null, true)
+    if (!this.#isClosed(done)) this.#holdings.deregisterMemory(memory as VerbsMemory, done)
   }
 
   createCompletionQueue(capacity: number, done: Done<ProviderCompletionQueue>): void {
     if (this.#isGone(done)) return
     const most = this.capabilities.maxCompletionQueueDepth
-    const attempted = `creating a completion queue of ${capacity}`
-    if (!isCount(capacity, most)) {
-      refuse(done, 'limit', `${attempted}: 1 to ${most} are possible`)
-      return
-    }
-    const handle = ++this.#lastHandle
-    const pointer = this.#context.createQueue(capacity, handle)
-    if (pointer === 0) {
-      done(failureOf(attempted, lastErrorNumber()), null)
-      return
-    }
-    const actual = fieldsOf(pointer, ibvCompletionQueue.byteLength).getInt32(ibvCompletionQueue.cqe, true)
-    const queue = new VerbsCompletionQueue(handle, pointer, actual)
-    this.#queues.set(handle, queue)
-    done(null, queue)
+    if (isCount(capacity, most)) this.#holdings.createQueue(this.#context, capacity, done)
+    else refuse(done, 'limit', `creating a completion queue of ${capacity}: 1 to ${most} are possible`)
   }
 
   destroyCompletionQueue(queue: ProviderCompletionQueue, done: Done<true>): void {
-    if (this.#isGone(done)) return
-    const known = this.#queues.get(queue.handle)
+    if (this.#isClosed(done)) return
+    const known = this.#holdings.queues.get(queue.handle)
     if (known === undefined) {
       refuseUnknown(done, 'completion queue', queue.handle)
       return
     }
-    const attempted = `destroying completion queue ${queue.handle}`
-    if (known.users > 0) {
-      refuse(done, 'invalid', `${attempted}: ${known.users} queues complete there`)
-      return
-    }
-    this.#takeQueueEvents()
-    const result = this.#context.library.destroyQueue(known.pointer)
-    if (result !== 0) {
-      done(failureOf(attempted, result), null)
-      return
-    }
-    this.#queues.delete(queue.handle)
-    done(null, true)
+    if (this.#life === 'open') this.#takeQueueEvents()
+    this.#holdings.destroyQueue(known, done)
   }
 
   createQueuePair(
@@ -251,9 +175,9 @@ class OpenedVerbsDevice implements Device {
     done: Done<ProviderQueuePair>,
   ): void {
     if (this.#isGone(done)) return
-    const domainPointer = this.#domains.get(domain.handle)
-    const sends = this.#queues.get(sendQueue.handle)
-    const receives = this.#queues.get(receiveQueue.handle)
+    const domainPointer = this.#holdings.domainPointer(domain)
+    const sends = this.#holdings.queues.get(sendQueue.handle)
+    const receives = this.#holdings.queues.get(receiveQueue.handle)
     const excess = excessOf(limits, this.capabilities)
     if (domainPointer === undefined) {
       refuseUnknown(done, 'protection domain', domain.handle)
@@ -269,6 +193,11 @@ class OpenedVerbsDevice implements Device {
     }
     if (excess !== null) {
       refuse(done, 'limit', `creating a queue pair with ${excess}`)
+      return
+    }
+    this.#findGid()
+    if (this.#gid === null && this.#entry.linkLayer === 'ethernet') {
+      refuse(done, 'unreachable', `creating a queue pair: the port has no ${this.#address ?? 'RoCE v2 address'}`)
       return
     }
     const pointer = this.#context.createQueuePair(domainPointer, sends.pointer, receives.pointer, limits)
@@ -329,9 +258,7 @@ class OpenedVerbsDevice implements Device {
     if (known === null) return
     const { port, linkLayer } = this.#entry
     const problem =
-      transitions.problemOfAttributes(attributes, this.capabilities) ??
-      transitions.problemOfAddress(remote, linkLayer) ??
-      (linkLayer === 'ethernet' && known.parts.gid === null ? 'the port has no RoCE v2 address' : null)
+      transitions.problemOfAttributes(attributes, this.capabilities) ?? transitions.problemOfAddress(remote, linkLayer)
     const attempted = `moving queue pair ${known.number} to ready-to-receive`
     if (problem !== null) {
       refuse(done, 'invalid', `${attempted}: ${problem}`)
@@ -354,9 +281,10 @@ class OpenedVerbsDevice implements Device {
   }
 
   toError(queuePair: ProviderQueuePair, done: Done<true>): void {
-    if (this.#isGone(done)) return
+    if (this.#isClosed(done)) return
     const known = this.#find(queuePair)
     if (known === null) refuseUnknown(done, 'queue pair', queuePair.number)
+    else if (known.isLost) done(null, true)
     else this.#modify(known, transitions.toError, 'error', done)
   }
 
@@ -384,15 +312,15 @@ class OpenedVerbsDevice implements Device {
   }
 
   destroyQueuePair(queuePair: ProviderQueuePair, done: Done<true>): void {
-    if (this.#isGone(done)) return
+    if (this.#isClosed(done)) return
     const known = this.#find(queuePair)
     if (known === null) {
       refuseUnknown(done, 'queue pair', queuePair.number)
       return
     }
     // An event about it that nobody took would keep its destruction waiting for ever.
-    this.#takeAsyncEvents()
-    const result = this.#context.library.destroyQueuePair(known.pointer)
+    if (!known.isLost) this.#takeAsyncEvents()
+    const result = known.isLost ? 0 : this.#context.library.destroyQueuePair(known.pointer)
     if (result !== 0) {
       done(failureOf(`destroying queue pair ${known.number}`, result), null)
       return
@@ -447,20 +375,60 @@ class OpenedVerbsDevice implements Device {
   // --------------------------------------------------------------------------------------------------------- turns
 
   progress(nowMs: number): number {
-    if (this.#life !== 'open' || nowMs - this.#eventsLookedAtMs < EVENTS_EVERY_MS) return 0
+    if (this.#life === 'closed' || nowMs - this.#eventsLookedAtMs < EVENTS_EVERY_MS) return 0
     this.#eventsLookedAtMs = nowMs
     if (nowMs - this.#nodeLookedAtMs >= NODE_EVERY_MS) {
       this.#nodeLookedAtMs = nowMs
-      this.#lookForNode()
+      if (this.#life === 'vanished') return this.#lookForReturn()
+      // Some drivers say nothing when their device is removed; the kernel takes its node away first.
+      if (this.#entry.node !== null && !isNodePresent(this.#entry.node)) this.#isFatal = true
     }
-    return this.#takeAsyncEvents()
+    const count = this.#takeAsyncEvents()
+    if (this.#isFatal) this.#leave()
+    return count
   }
 
-  /** Some drivers say nothing when their device is removed; the kernel takes its node away first. */
-  #lookForNode(): void {
-    if (this.#entry.node === null || isNodePresent(this.#entry.node)) return
+  /** The kernel goes on when the device is closed. What was outstanding never completes; what was held is kept in mind. */
+  #leave(): void {
+    this.#isFatal = false
+    this.#takeQueueEvents()
     this.#life = 'vanished'
+    for (const queuePair of this.#queuePairs.values()) {
+      if (!queuePair.isLost) this.#context.library.destroyQueuePair(queuePair.pointer)
+      queuePair.isLost = true
+      queuePair.state = 'error'
+    }
+    this.#closeContext()
     this.#events.push({ kind: 'device-fatal', subject: 0 })
+  }
+
+  #closeContext(): void {
+    this.#holdings.leave()
+    this.#posting.close()
+    this.#completions.close()
+    this.#context.close()
+  }
+
+  /** A device of the same name and port is taken for the one that went. */
+  #lookForReturn(): number {
+    const { name, port } = this.#entry
+    const entry = verbsDevices().find((one) => one.name === name && one.port === port)
+    if (!entry?.isActive || !entry.isAccessible) return 0
+    const context = VerbsContext.open(entry)
+    if (!(context instanceof VerbsContext)) return 0
+    if (this.#holdings.enter(context) !== null) {
+      context.close()
+      return 0
+    }
+    this.#entry = entry
+    this.#context = context
+    const { maxMessageByteLength } = this.capabilities
+    this.#posting = new VerbsPosting(context.dataPath, this.counters, maxMessageByteLength, this.#holdings.starts)
+    this.#completions = new VerbsCompletions(context.dataPath, this.counters, this.#queuePairs)
+    this.#watch()
+    this.#life = 'open'
+    this.#events.push({ kind: 'port-active', subject: 0 })
+    return 1
   }
 
   wakeDescriptors(): readonly number[] {
@@ -471,8 +439,8 @@ class OpenedVerbsDevice implements Device {
     if (this.#life !== 'open') return true
     this.#takeAsyncEvents()
     this.#takeQueueEvents()
-    let isQuiet = this.#events.length === 0
-    for (const queue of this.#queues.values()) if (!this.#completions.prepareSleep(queue)) isQuiet = false
+    let isQuiet = this.#events.length === 0 && !this.#isFatal
+    for (const queue of this.#holdings.queues.values()) if (!this.#completions.prepareSleep(queue)) isQuiet = false
     this.#finishFailed()
     return isQuiet
   }
@@ -492,7 +460,7 @@ class OpenedVerbsDevice implements Device {
 
   #takeQueueEvents(): void {
     for (let handle = this.#context.takeQueueEvent(); handle !== 0; handle = this.#context.takeQueueEvent()) {
-      const queue = this.#queues.get(handle)
+      const queue = this.#holdings.queues.get(handle)
       if (queue !== undefined) queue.isArmed = false
     }
   }
@@ -509,8 +477,10 @@ class OpenedVerbsDevice implements Device {
   #note(type: number, element: number): void {
     const kind = eventKindOf(type)
     if (kind === null) return
-    if (kind === 'path-change' || kind === 'port-active') this.#gid = this.#findGid() ?? this.#gid
-    if (kind === 'device-fatal') this.#life = 'vanished'
+    if (kind === 'device-fatal') {
+      this.#isFatal = true
+      return
+    }
     this.#events.push({ kind, subject: this.#subjectOf(type, element) })
   }
 
@@ -523,7 +493,7 @@ class OpenedVerbsDevice implements Device {
       }
     }
     if (type === ibv.IBV_EVENT_CQ_ERR) {
-      for (const queue of this.#queues.values()) if (queue.pointer === element) return queue.handle
+      for (const queue of this.#holdings.queues.values()) if (queue.pointer === element) return queue.handle
     }
     return 0
   }
@@ -531,23 +501,25 @@ class OpenedVerbsDevice implements Device {
   /** In the order in which things depend on each other; a device that is gone answers with errors, which change nothing. */
   close(): void {
     if (this.#life === 'closed') return
-    this.#takeAsyncEvents()
-    this.#takeQueueEvents()
+    const wasOpen = this.#life === 'open'
+    if (wasOpen) {
+      this.#takeAsyncEvents()
+      this.#takeQueueEvents()
+    }
     this.#life = 'closed'
-    const { library } = this.#context
     for (const queuePair of [...this.#queuePairs.values()]) {
-      library.destroyQueuePair(queuePair.pointer)
+      if (!queuePair.isLost) this.#context.library.destroyQueuePair(queuePair.pointer)
       this.#forget(queuePair)
     }
-    for (const memory of this.#memories.values()) library.deregisterMemory(memory.pointer)
-    for (const queue of this.#queues.values()) library.destroyQueue(queue.pointer)
-    for (const pointer of this.#domains.values()) library.freeDomain(pointer)
-    this.#posting.close()
-    this.#completions.close()
-    this.#context.close()
+    if (wasOpen) this.#closeContext()
+    closeDescriptor(this.#wake)
   }
 
   // ------------------------------------------------------------------------------------------------------- helpers
+
+  #isClosed<Result>(done: Done<Result>): boolean {
+    return this.#life === 'closed' && this.#isGone(done)
+  }
 
   #isGone<Result>(done: Done<Result>): boolean {
     if (this.#life === 'open') return false

@@ -16,7 +16,8 @@ const STAGED_MAX = 16
 
 export class VerbsCompletionQueue implements ProviderCompletionQueue {
   readonly handle: number
-  readonly pointer: number
+  /** Another one in a device that came back. */
+  pointer: number
   readonly capacity: number
   readonly staged = new CompletionBatch(STAGED_MAX)
   /** Work queues that complete here. */
@@ -29,11 +30,30 @@ export class VerbsCompletionQueue implements ProviderCompletionQueue {
     this.pointer = pointer
     this.capacity = capacity
   }
+
+  /** Nothing of the device that went can come any more. */
+  forgetDevice(): void {
+    this.staged.count = 0
+    this.isArmed = false
+  }
 }
 
-export interface VerbsMemory extends RegisteredMemory {
-  readonly pointer: number
+/** Keys and pointer are those of the device that is there now: registering it again gives others. */
+export class VerbsMemory implements RegisteredMemory {
   readonly domain: number
+  readonly address: number
+  readonly byteLength: number
+  readonly access: number
+  pointer = 0
+  localKey = 0
+  remoteKey = 0
+
+  constructor(domain: number, address: number, byteLength: number, access: number) {
+    this.domain = domain
+    this.address = address
+    this.byteLength = byteLength
+    this.access = access
+  }
 }
 
 export interface QueuePairParts {
@@ -56,6 +76,8 @@ export class VerbsQueuePair implements ProviderQueuePair {
   readonly receives: VerbsLedger
   /** As far as it is known here: the device may have gone to error by itself. */
   state: QueuePairState = 'init'
+  /** Its device went away under it: the library knows it no more. */
+  isLost = false
 
   constructor(parts: QueuePairParts) {
     this.parts = parts
