@@ -37,6 +37,9 @@ export const nodeFileHeader = layout('node-file-header', {
   lanes: u32(),
   pad: gap(4),
   engineTurns: f64(),
+  /** When the last broker that handed over had stopped, and when the last job of its sessions went on; 0: never. */
+  quiescedTimeMs: f64(),
+  resumedTimeMs: f64(),
   headerEnd: cacheLine(),
 })
 
@@ -98,6 +101,10 @@ export const counterNames = [
   'link-connects',
   'link-failures',
   'link-refusals',
+  'flows-suspended',
+  'flows-resumed',
+  'requests-resent',
+  'verdicts-unknown',
 ] as const
 export type CounterName = (typeof counterNames)[number]
 export const counterIndex = Object.fromEntries(counterNames.map((name, index) => [name, index])) as Readonly<
@@ -112,7 +119,7 @@ export const jobRow = layout('job-row', {
   name: text(limits.nameByteLength),
   livenessInode: f64(),
   activityInode: f64(),
-  /** Lets a successor recognise the job's key; the key itself is nowhere. */
+  /** Salt and salted hash of the job's key, by which a successor recognises it; the key itself is nowhere. */
   keyProof: text(64),
 })
 
@@ -130,6 +137,8 @@ export const memberRow = layout('member-row', {
   queuePairs: u32(),
   regions: u32(),
   registeredByteLength: f64(),
+  /** Of the process, by the kernel's clock: another process with the same number is another one. */
+  processStartTime: f64(),
   name: text(32),
 })
 

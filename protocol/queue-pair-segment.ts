@@ -52,6 +52,9 @@ export const queuePairHeader = layout('queue-pair-header', {
   peerNumber: u32(),
   peerGeneration: u32(),
   epoch: word(),
+  /** The last message that arrived and could not be received, and what its sender is told (connected). */
+  failedSequence: u32(),
+  failedStatus: u32(),
   brokerEnd: cacheLine(),
 })
 

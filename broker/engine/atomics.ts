@@ -38,8 +38,11 @@ export function executeAtomic(engine: Engine, flow: Flow, sequence: number, requ
   const { queuePair } = flow
   const at = queuePair.geometry.atomicRecordsOffset + ((sequence >>> 0) % limits.atomicWindow) * atomicRecord.byteLength
   const first = queuePair.connected ? atomicRecord.read(queuePair.memory, at) : null
-  if (first?.state === RECORD_STATE.executed && first.sequence === sequence >>> 0)
-    return { status: status.success, original: first.original }
+  if (first?.sequence === sequence >>> 0) {
+    if (first.state === RECORD_STATE.executed) return { status: status.success, original: first.original }
+    // A predecessor died between its intent and its execution.
+    if (first.state === RECORD_STATE.intent) return { status: status.unknown, original: 0n }
+  }
   const region = engine.regions.find(request.key, queuePair.job)
   const refusal = refuse(request, region)
   if (refusal !== 0 || !region) return { status: refusal, original: 0n }
@@ -76,10 +79,17 @@ function refuse(request: AtomicRequest, region: { rights: number; byteLength: nu
   return known ? 0 : status.remoteInvalidRequest
 }
 
+/** An atomic has its answer; answers come in order, but refusals may overtake them. */
+export function endAtomic(flow: Flow, sequence: number): void {
+  flow.atomicsOutstanding--
+  const at = flow.atomicSequences.indexOf(sequence)
+  if (at >= 0) flow.atomicSequences.splice(at, 1)
+}
+
 /** The requester's end: the original value goes into its local entry, little-endian; then the verdict. */
 export function settleAtomic(engine: Engine, flow: Flow, request: SendRequest, outcome: AtomicOutcome): void {
   if (request.stage === requestStage.finished) return
-  flow.atomicsOutstanding--
+  endAtomic(flow, request.sequence)
   if (outcome.status === status.success) {
     const region = request.local.regions[0]
     if (region) region.memory.view.setBigInt64(request.local.offsets[0]!, outcome.original, true)

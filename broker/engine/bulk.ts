@@ -7,7 +7,7 @@ import { opcode } from '../../protocol/opcodes.js'
 import { status } from '../../protocol/statuses.js'
 import { sendOpcode } from '../provider/provider.js'
 import type { Engine } from './engine.js'
-import { finishSend, settleFlow } from './finish.js'
+import { finishSend, markWhole, settleFlow } from './finish.js'
 import { advance, gather } from './gather.js'
 import type { Lane } from './lane.js'
 import { releaseRemoteRegion } from './remote-keys.js'
@@ -62,6 +62,7 @@ function leave(engine: Engine, lane: Lane, request: SendRequest): void {
   const flow = request.flow!
   request.noticeDue = false
   request.stage = requestStage.sent
+  if (request.opcode === opcode.write) markWhole(request, lane.shared, lane.lastSequence)
   if (flow.moving === request) flow.moving = null
   else flow.unposted--
   engine.touchEnding(flow.queuePair)

@@ -15,10 +15,12 @@ import { abandonConnect, rejectHeld } from './connection.js'
 import { hasControl } from './control.js'
 import { drainReceives, drainSends, flushReceives } from './drain.js'
 import type { Engine } from './engine.js'
-import { completeUnsent, publishInbound, settleFlow } from './finish.js'
+import { completeSend, publishInbound, settleFlow } from './finish.js'
 import type { Flow } from './flow.js'
+import { loseFlow } from './lane-loss.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { receiveStage, requestStage } from './request.js'
+import { mayHaveEffect } from './verdicts.js'
 import { wakeWaiting, withoutReceive } from './waiting.js'
 
 /** What waits gets `flushed`, told after what is under way. A message whose first segments have left goes on. */
@@ -26,13 +28,10 @@ export function flushWaiting(engine: Engine, flow: Flow): void {
   const first = flow.waiting.head
   const leaving = first && first.moved > 0 ? flow.waiting.shift() : null
   for (let request = flow.waiting.shift(); request; request = flow.waiting.shift()) {
-    if (leaving || flow.inFlight.size > 0) {
-      request.stage = requestStage.finished
-      request.status = status.flushed
-      flow.flushed.push(request)
-    } else {
-      completeUnsent(engine, request, status.flushed)
-    }
+    if (!request.finished) request.status = mayHaveEffect(request) ? status.unknown : status.flushed
+    request.stage = requestStage.finished
+    if (leaving || flow.inFlight.size > 0) flow.flushed.push(request)
+    else completeSend(engine, request)
   }
   if (leaving) flow.waiting.push(leaving)
   for (let request = flow.inFlight.head; request; request = request.next) {
@@ -43,6 +42,14 @@ export function flushWaiting(engine: Engine, flow: Flow): void {
   }
   flow.resending = false
   settleFlow(engine, flow)
+}
+
+/** What is suspended cannot be asked about any more: the other end hears of the end when it asks. */
+function endFlows(engine: Engine, queuePair: EngineQueuePair): void {
+  for (const flow of [...queuePair.everyFlow()]) {
+    if (flow.suspended) loseFlow(engine, flow, flow.lane?.peerNode ?? 'of the peer', 'the queue pair ends')
+    else flushWaiting(engine, flow)
+  }
 }
 
 /** The queue pair stops: error for its holders, its peer is told. Repeating it changes nothing. */
@@ -56,7 +63,7 @@ export function beginFailure(
   if (queuePair.state === queuePairState.error || engine.queuePairs[queuePair.number] !== queuePair) return
   abandonConnect(engine, queuePair, 'closed', `queue pair ${queuePair.number} failed while connecting: ${reason}`)
   queuePair.setState(queuePairState.error, verdict)
-  for (const flow of queuePair.everyFlow()) flushWaiting(engine, flow)
+  endFlows(engine, queuePair)
   flushReceives(engine, queuePair)
   turnAway(engine, queuePair)
   const body = { number: queuePair.number, generation: queuePair.generation, job: queuePair.job, reason }
@@ -74,7 +81,7 @@ export function beginRemoval(engine: Engine, queuePair: EngineQueuePair, discard
   queuePair.discard = discard
   queuePair.onClosed = done
   if (queuePair.state !== queuePairState.error) queuePair.setState(queuePairState.draining)
-  for (const flow of queuePair.everyFlow()) flushWaiting(engine, flow)
+  endFlows(engine, queuePair)
   turnAway(engine, queuePair)
   engine.closures.add(queuePair)
 }

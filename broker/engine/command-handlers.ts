@@ -11,12 +11,13 @@ import { connectByService } from '../../protocol/wire.js'
 import { Mapping } from '../../shm/mapping.js'
 import { freeClaimedBy } from '../../shm/slot-state.js'
 import type { Done, ProtectionDomain, ProviderFailure, RegisteredMemory } from '../provider/provider.js'
+import { abandonPath, resumeJob } from './adoption.js'
 import { beginRemoval } from './closure.js'
 import { type EngineAnswer, type EngineArguments, type EngineCommandName, failureCodeOf } from './commands.js'
 import { EngineCompletionQueue } from './completion-queue.js'
 import { abandonConnect, acceptPending, beginConnect, sendReject } from './connection.js'
 import { drainReceives, drainSends } from './drain.js'
-import { type Engine, pathKey } from './engine.js'
+import type { Engine } from './engine.js'
 import { wrongLaneParameters } from './lane-parameters.js'
 import { connectLane, createLane, destroyLane } from './lanes.js'
 import { EngineQueuePair } from './queue-pair.js'
@@ -83,6 +84,9 @@ export const handlers: Handlers = {
     for (const key of [...engine.groups.keys()]) if (Math.floor(key / 0x10000) === job) engine.groups.delete(key)
     for (const key of [...engine.datagramPaths.keys()])
       if (Math.floor(key / 0x10000) === job) engine.datagramPaths.delete(key)
+    for (const key of [...engine.lostDatagramPaths])
+      if (Math.floor(key / 0x10000) === job) engine.lostDatagramPaths.delete(key)
+    engine.suspensions.forget(job, null)
     row.activity.close()
     await call<true>((done) => engine.device.freeProtectionDomain(row.domain, done))
     return null
@@ -132,16 +136,26 @@ export const handlers: Handlers = {
         peerNumber: flow.remoteNumber,
         peerGeneration: flow.remoteGeneration,
         peerNode: flow.lane?.peerNode ?? engine.options.node,
+        peer: flow.peer,
+        laneIndex: flow.path?.index ?? 0,
+        connected: 1,
       })
+    }
+    queuePair.onState = () => {
+      const { state: condition, errorStatus } = queuePair
+      queuePairRow.write(engine.nodeFile.memory, queuePair.counterBase * 8, { condition, errorStatus })
     }
     sendQueue.users++
     receiveQueue.users++
     engine.queuePairs[given.number] = queuePair
-    if (!queuePair.connected) queuePair.setState(queuePairState.connected)
+    if (given.adopt) engine.adopted.set(queuePair, given.adopt)
+    else if (!queuePair.connected) queuePair.setState(queuePairState.connected)
     return null
   },
-  'resume-job': async () => ({ queuePairs: 0 }),
-  'abandon-path': async () => ({ queuePairs: 0 }),
+  'resume-job': async (engine, { job }) => ({ queuePairs: resumeJob(engine, job) }),
+  'abandon-path': async (engine, { job, peer, trafficClass, reason }) => ({
+    queuePairs: abandonPath(engine, job, peer, trafficClass, reason),
+  }),
   'remove-queue-pair': (engine, given) => {
     const queuePair = engine.queuePairs[given.number]
     if (!queuePair || queuePair.generation !== given.generation) return Promise.resolve(null)
@@ -229,7 +243,7 @@ export const handlers: Handlers = {
   'add-datagram-path': async (engine, { job, peer, lane }) => {
     const known = lane === null ? null : engine.lanes[lane]
     if (known === undefined) throw errorOf('path-lost', `lane ${lane} does not exist`)
-    engine.datagramPaths.set(pathKey(job, peer), known)
+    engine.setDatagramPath(job, peer, known)
     return null
   },
   'add-region': async (engine, given) => {
@@ -324,6 +338,7 @@ async function removeRegion(engine: Engine, region: Region): Promise<void> {
 
 function forgetQueuePair(engine: Engine, queuePair: EngineQueuePair): void {
   engine.queuePairs[queuePair.number] = undefined
+  engine.adopted.delete(queuePair)
   for (const flow of queuePair.everyFlow()) engine.dropFlow(flow)
   queuePair.sendQueue.users--
   queuePair.receiveQueue.users--

@@ -24,6 +24,7 @@ import type { Engine } from './engine.js'
 import { settleFlow } from './finish.js'
 import { Flow } from './flow.js'
 import type { Lane } from './lane.js'
+import { loseFlow } from './lane-loss.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { requestStage } from './request.js'
 
@@ -194,6 +195,14 @@ function pairTwins(engine: Engine, flow: Flow): void {
   flow.twin = twin
   twin.twin = flow
   engine.wakeFlow(twin)
+}
+
+/** The peer's resume names our connect: it had accepted. */
+export function acceptByResume(engine: Engine, lane: Lane, queuePair: EngineQueuePair, receiveLimit: number): Flow {
+  const { peer, remoteNumber: number, remoteGeneration: generation } = queuePair.flow!
+  const flow = establish(engine, queuePair, lane, peer, number, generation, receiveLimit)
+  settled(engine, queuePair, number, generation)
+  return flow
 }
 
 function settled(engine: Engine, queuePair: EngineQueuePair, number: number, generation: number): void {
@@ -401,6 +410,10 @@ export function takeDisconnect(engine: Engine, flow: Flow, reason: Status): void
 
 export function takeDisconnected(engine: Engine, flow: Flow): void {
   flow.disconnectedReceived = true
+  if (flow.suspended) {
+    loseFlow(engine, flow, flow.lane?.peerNode ?? '', 'its end of the connection is gone')
+    return
+  }
   if (!flow.disconnectSent) {
     // Not an answer to a disconnect: the peer gave up connecting before our accept came, and knows nothing of this connection.
     flow.disconnectReceived = true

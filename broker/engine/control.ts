@@ -11,10 +11,12 @@ import {
   connectExtension,
   grantSegment,
   messageType,
+  resumeExtension,
 } from '../../protocol/wire.js'
 import type { Engine } from './engine.js'
 import type { Flow } from './flow.js'
 import { creditTier, type Lane, tellDelivered, tellLimit } from './lane.js'
+import { writeResume } from './resume.js'
 
 /** Acknowledgement rows that fit one message comfortably; more make another message. */
 const ROWS = 64
@@ -36,7 +38,7 @@ export function sendControl(engine: Engine, lane: Lane): number {
     if (flow.dead) continue
     const told = tellFlow(engine, lane, flow)
     sent += told < 0 ? -1 - told : told
-    if (told < 0 || hasControl(flow)) {
+    if (told < 0 || (hasControl(flow) && !flow.suspended)) {
       lane.addControl(flow)
       break
     }
@@ -73,13 +75,14 @@ function sendProbes(lane: Lane): number {
 
 export function hasControl(flow: Flow): boolean {
   return (
+    flow.telling !== 'none' ||
     flow.connectDue ||
     flow.acceptDue ||
     flow.notReadyDue ||
     flow.readyDue ||
     flow.disconnectDue ||
     flow.disconnectedDue ||
-    flow.failedSequences.length > 0 ||
+    flow.failureDue ||
     flow.grantsDue.length > 0 ||
     flow.atomicResultsDue.length > 0
   )
@@ -96,6 +99,14 @@ function tellFlow(engine: Engine, lane: Lane, flow: Flow): number {
     }
     return offset
   }
+  if (flow.telling !== 'none') {
+    const offset = put(messageType.resume, resumeExtension.byteLength, 0, 0)
+    if (offset < 0) return -1 - told
+    writeResume(engine, lane, offset, flow)
+    engine.wakeFlow(flow)
+  }
+  // What else it has to say is told to an end that has said what it knows.
+  if (flow.suspended) return told
   if (flow.connectDue || flow.acceptDue) {
     const offset = put(flow.acceptDue ? messageType.accept : messageType.connect, connectExtension.byteLength, 0, 0)
     if (offset < 0) return -1 - told
@@ -103,14 +114,14 @@ function tellFlow(engine: Engine, lane: Lane, flow: Flow): number {
     flow.connectDue = false
     flow.acceptDue = false
   }
-  while (flow.failedSequences.length > 0) {
+  while (flow.failureDue) {
     const offset = lane.beginMessage(0, creditTier.control)
     if (offset < 0) return -1 - told
     // Written before it leaves the list: what this very header tells as delivered must stay below the failure.
     const sequence = flow.failedSequences[0]!
     lane.writeRoute(offset, messageType.queuePairError, 0, 0, flow, sequence, flow.failedStatuses[0]!, 0)
     flow.failedSequences.shift()
-    flow.failedStatuses.shift()
+    flow.failureTold(sequence, flow.failedStatuses.shift()!, lane.lastSequence)
     if (flow.acknowledgementDue) lane.addNews(flow)
     told++
   }
@@ -195,7 +206,8 @@ export function sendAcknowledgements(engine: Engine, lane: Lane): number {
 }
 
 /** A data message may have told everything meanwhile. */
-const isTold = (flow: Flow): boolean => flow.dead || (!flow.acknowledgementDue && flow.advertisedLimit === flow.limit)
+const isTold = (flow: Flow): boolean =>
+  flow.dead || flow.suspended || (!flow.acknowledgementDue && flow.advertisedLimit === flow.limit)
 
 /** Leaves out flows whose news are told already; true if one with news is left. */
 function skipTold(engine: Engine, lane: Lane): boolean {

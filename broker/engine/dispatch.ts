@@ -21,9 +21,10 @@ import {
   laneHeader,
   messageFlag,
   messageType,
+  resumeExtension,
   routeHeader,
 } from '../../protocol/wire.js'
-import { executeAtomic, settleAtomic } from './atomics.js'
+import { endAtomic, executeAtomic, settleAtomic } from './atomics.js'
 import { beginGranted } from './bulk.js'
 import { takeAccept, takeConnect, takeDisconnect, takeDisconnected, takeReject } from './connection.js'
 import { bindReceive, placeSegment, repeated, settleReceive } from './deliver.js'
@@ -35,6 +36,7 @@ import { datagramFlow } from './paths.js'
 import { flowKey } from './queue-pair.js'
 import { answerResolve, takeResolved, takeRevoke, takeRevokeAcknowledged } from './remote-keys.js'
 import { requestStage, type SendRequest } from './request.js'
+import { type ResumeWord, readResume, takeResume } from './resume.js'
 import { postpone, refuseHead } from './waiting.js'
 
 const HEADER_BYTES = laneHeader.byteLength
@@ -124,6 +126,10 @@ function takeMessage(engine: Engine, lane: Lane, at: number, payloadByteLength: 
     case messageType.probeReply:
       engine.laneProbed(lane)
       return true
+    case messageType.resume:
+      if (payloadByteLength < resumeExtension.byteLength) return false
+      takeResume(engine, lane, header(lane, at), resumeWord(lane, at))
+      return true
     case messageType.marker:
     case messageType.laneClose:
       return true
@@ -148,6 +154,12 @@ function header(lane: Lane, at: number): RouteNumbers {
     sourceNumber: u32[word + WORD.sourceNumber]!,
     sourceGeneration: u32[word + WORD.sourceGeneration]!,
   }
+}
+
+function resumeWord(lane: Lane, at: number): ResumeWord {
+  const { i32 } = lane.memory
+  const word = at >>> 2
+  return readResume(lane, at + ROUTE_BYTES, i32[word + WORD.delivered]!, i32[word + WORD.receiveLimit]!)
 }
 
 /** The flow a message speaks of; null for a queue pair that is gone, of another job, or connected elsewhere. */
@@ -269,12 +281,7 @@ export function takeNews(engine: Engine, flow: Flow, delivered: number, receiveL
   }
   // A peer that received nothing yet tells 0, which near a wrap would look like a delivery.
   if (delivered === 0 && !flow.deliveryTold) return
-  if (((delivered - flow.delivered) | 0) > 0 && ((delivered - flow.highestSent) | 0) <= 0) {
-    flow.deliveryTold = true
-    flow.delivered = delivered
-    flow.notReadyCount = 0
-    settleFlow(engine, flow)
-  }
+  if (flow.learnDelivered(delivered)) settleFlow(engine, flow)
 }
 
 function takeAcknowledgements(engine: Engine, lane: Lane, payload: number, payloadByteLength: number): boolean {
@@ -523,14 +530,28 @@ function takeRefusal(engine: Engine, flow: Flow, sequence: number, verdict: numb
     return
   }
   const request = inFlight(flow, sequence)
-  if (!request || (request.stage !== requestStage.announced && request.stage !== requestStage.sent)) return
+  if (!request) {
+    refuseResent(flow, sequence, verdict as Status)
+    return
+  }
+  if (request.stage !== requestStage.announced && request.stage !== requestStage.sent) return
   const atomic = request.opcode >= opcode.compareAndSwap
   // Plain reads and writes ask nobody but the device.
   if (!atomic && !isTwoSided(request.opcode)) return
   if (request.stage === requestStage.announced) flow.announced--
-  if (atomic) flow.atomicsOutstanding--
+  if (atomic) endAtomic(flow, sequence)
   finishSend(engine, request, verdict as Status)
   engine.wakeFlow(flow)
+}
+
+/** What the peer refused on an earlier lane, and could not say, waits here to go again: it need not. */
+function refuseResent(flow: Flow, sequence: number, verdict: Status): void {
+  for (let request = flow.waiting.head; request?.exposed; request = request.next) {
+    if (request.sequence !== sequence || request.finished) continue
+    request.stage = requestStage.finished
+    request.status = verdict
+    return
+  }
 }
 
 /** Datagram: the peer had no receive for `sequence` and dropped what followed; all of it goes again. */

@@ -8,7 +8,7 @@
  */
 
 import { counterIndex, counterNames, nodeFileGeometry } from '../../protocol/node-file.js'
-import { activityQueuePair } from '../../protocol/queue-pair-segment.js'
+import { activityQueuePair, queuePairHeader } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
 import { connectByService, messageType, rejectReason } from '../../protocol/wire.js'
 import { anyActive, collectActive } from '../../shm/activity.js'
@@ -17,7 +17,7 @@ import type { Mapping } from '../../shm/mapping.js'
 import { CompletionBatch, type Device } from '../provider/provider.js'
 import { postBulk } from './bulk.js'
 import { advanceClosure, beginFailure, flushWaiting } from './closure.js'
-import type { EngineEventName, EngineEvents, EngineOptions } from './commands.js'
+import type { AdoptedQueuePair, EngineEventName, EngineEvents, EngineOptions } from './commands.js'
 import type { Completer, EngineCompletionQueue } from './completion-queue.js'
 import { type PendingAccept, type PendingConnect, sendReject } from './connection.js'
 import { hasControl, sendAcknowledgements, sendControl } from './control.js'
@@ -26,12 +26,15 @@ import { finishSend } from './finish.js'
 import type { Flow } from './flow.js'
 import type { Lane, LooseMessage } from './lane.js'
 import type { LaneGroup } from './lane-group.js'
+import { datagramPath } from './lane-path.js'
 import { breakLane, type CompletionPool, takeCompletions } from './lanes.js'
 import { pumpLocal } from './local.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { RegionTable } from './region.js'
 import { askAgain } from './remote-keys.js'
 import type { SendRequest } from './request.js'
+import { bindSuspended } from './suspend.js'
+import { Suspensions } from './suspensions.js'
 import { Timers } from './timers.js'
 import { sendFlows } from './transmit.js'
 
@@ -73,6 +76,12 @@ export class Engine {
   readonly lanes: (Lane | undefined)[] = []
   readonly groups = new Map<number, LaneGroup>()
   readonly datagramPaths = new Map<number, Lane | null>()
+  /** Where datagrams went before their lane was lost: requests wait there instead of failing. */
+  readonly lostDatagramPaths = new Set<number>()
+  /** Flows that wait for a lane. */
+  readonly suspensions = new Suspensions()
+  /** Queue pairs of a predecessor that are not in order yet: nothing of them is touched. */
+  readonly adopted = new Map<EngineQueuePair, AdoptedQueuePair>()
   readonly pools: CompletionPool[] = []
 
   readonly connects = new Map<EngineQueuePair, PendingConnect>()
@@ -200,7 +209,7 @@ export class Engine {
   /** Two bits a queue pair, one a side; either makes both rings looked at. Bits are hints that any client of the job can set. */
   #drain(bit: number): void {
     const queuePair = this.queuePairs[activityQueuePair(bit)]
-    if (queuePair === undefined || queuePair.job !== this.#visitJob) return
+    if (queuePair === undefined || queuePair.job !== this.#visitJob || this.adopted.has(queuePair)) return
     // Receives first: what is sent from this queue pair to itself then finds them.
     this.#drainReceives(queuePair)
     this.#drainSends(queuePair)
@@ -337,7 +346,7 @@ export class Engine {
   }
 
   wakeFlow(flow: Flow): void {
-    if (flow.dead) return
+    if (flow.dead || flow.suspended) return
     if (flow.lane) {
       flow.lane.schedule(flow)
       this.markBusy(flow.lane)
@@ -388,6 +397,18 @@ export class Engine {
     return this.datagramPaths.get(pathKey(job, peer)) ?? null
   }
 
+  /** Requests for that node wait until the control plane names another lane, or gives the path up. */
+  loseDatagramPath(job: number, peer: number): void {
+    this.datagramPaths.delete(pathKey(job, peer))
+    this.lostDatagramPaths.add(pathKey(job, peer))
+  }
+
+  setDatagramPath(job: number, peer: number, lane: Lane | null): void {
+    this.datagramPaths.set(pathKey(job, peer), lane)
+    this.lostDatagramPaths.delete(pathKey(job, peer))
+    if (lane?.state === 'up') bindSuspended(this, lane, this.suspensions.on(datagramPath(job, peer)))
+  }
+
   nextCookie(): number {
     this.#nextCookie = (this.#nextCookie + 1) >>> 0
     return this.#nextCookie
@@ -397,6 +418,10 @@ export class Engine {
 
   /** A message that arrived could not be received: its sender is told before it counts as delivered. */
   refuseMessage(flow: Flow, sequence: number, verdict: Status): void {
+    if (flow.connected) {
+      const failure = { failedSequence: sequence >>> 0, failedStatus: verdict }
+      queuePairHeader.write(flow.queuePair.memory, 0, failure)
+    }
     if (flow.lane) {
       flow.failedSequences.push(sequence)
       flow.failedStatuses.push(verdict)
@@ -463,11 +488,17 @@ export class Engine {
       lane.onUp = null
       this.markBusy(lane)
       askAgain(this, lane.group)
+      bindSuspended(this, lane, this.suspensions.on(lane.path))
+      if (this.datagramPaths.get(pathKey(lane.job, lane.peer)) === lane) {
+        bindSuspended(this, lane, this.suspensions.on(datagramPath(lane.job, lane.peer)))
+      }
     }
   }
 
   dropFlow(flow: Flow): void {
     flow.dead = true
+    if (flow.suspended) this.suspensions.delete(flow)
+    flow.suspended = false
     flow.connectDue = false
     flow.acceptDue = false
     flow.lane?.flows.delete(flow)

@@ -27,22 +27,38 @@ export function isTwoSided(operation: number): boolean {
   return operation === opcode.send || operation === opcode.sendWithImmediate || operation === opcode.writeWithImmediate
 }
 
-/** Write-ahead: the slot says "posted, in this incarnation" before anything of the request can reach the peer. */
-export function markPosted(engine: Engine, request: SendRequest, incarnation: number, laneSequence: number): void {
-  if (request.exposed) return
-  request.exposed = true
+/**
+ * Write-ahead: the slot says "posted" before anything of the request can reach the peer, and on which lane (`shared`; 0 on this node). A
+ * write names its lane only when all of it is posted: what was not can be proven by no later frame.
+ */
+export function markPosted(engine: Engine, request: SendRequest, shared: number, frame: number): void {
+  if (request.incarnation === shared) return
+  request.incarnation = shared
+  request.frame = frame
   const queuePair = request.queuePair
   const word = queuePair.sendSlotWord(request.slot)
   const i32 = queuePair.memory.i32
   // Plain stores: only a successor broker reads them, after this process died; the state transfer below orders them.
-  i32[word + sendSlot.word.incarnation] = incarnation
-  i32[word + sendSlot.word.laneSequence] = laneSequence
+  i32[word + sendSlot.word.incarnation] = request.opcode === opcode.write ? 0 : shared
+  i32[word + sendSlot.word.laneSequence] = frame
+  if (request.exposed) return
+  request.exposed = true
   if (!queuedToPosted(queuePair.words, word, request.generation))
     engine.corrupt(queuePair, 'a queued send slot changed')
   if (!request.retained) {
     request.retained = true
     request.local.retain()
   }
+}
+
+/** All of a write was handed to the device; a frame begun later proves its execution. */
+export function markWhole(request: SendRequest, shared: number, frame: number): void {
+  request.wholePosted = true
+  request.frame = frame
+  const word = request.queuePair.sendSlotWord(request.slot)
+  const i32 = request.queuePair.memory.i32
+  i32[word + sendSlot.word.laneSequence] = frame
+  i32[word + sendSlot.word.incarnation] = shared
 }
 
 /** The outcome of a request that is in flight, or refused at the head of its flow. */
@@ -156,8 +172,9 @@ export function publishInbound(engine: Engine, flow: Flow): void {
     if (flow.dead) return
     flow.acknowledgementDue = true
     flow.lane.addNews(flow)
+    if (flow.failedSequences.length > 0) engine.addControl(flow)
     engine.markBusy(flow.lane)
-  } else if (flow.twin) {
+  } else if (flow.twin && !flow.suspended) {
     flow.twin.delivered = flow.lastDelivered
     settleFlow(engine, flow.twin)
   }

@@ -8,6 +8,7 @@
  */
 import type { AtomicOutcome } from './atomics.js'
 import type { Lane } from './lane.js'
+import type { LanePath } from './lane-path.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import type { Region } from './region.js'
 import { type ReceiveRequest, RequestQueue, type SendRequest } from './request.js'
@@ -18,8 +19,14 @@ export class Flow {
   readonly peer: number
   readonly remoteNumber: number
   readonly remoteGeneration: number
-  /** Null on this node. */
+  /** Null on this node, and while it is suspended and no lane is up. */
   lane: Lane | null
+  /** Where it waits when its lane is lost; null on this node and for datagrams. */
+  path: LanePath | null
+  /** Its lane was lost and the other end has not said yet what it knows: nothing of it moves. */
+  suspended = false
+  /** A resume message is due, before anything else. */
+  telling: 'none' | 'ask' | 'answer' = 'none'
   /** The other end's flow object, on this node. */
   twin: Flow | null = null
   readonly connected: boolean
@@ -38,7 +45,7 @@ export class Flow {
   messagesSent = 0
   receiveLimit = 0
   /** Receives of this queue pair that were gone when the flow began: they are no credit for this peer. */
-  readonly #receivesBefore: number
+  #receivesBefore: number
   /** Highest sequence the peer has delivered, and the highest of a message this side sent: a peer cannot deliver more. */
   delivered = 0
   highestSent = 0
@@ -53,6 +60,8 @@ export class Flow {
   moving: SendRequest | null = null
   announced = 0
   atomicsOutstanding = 0
+  /** Sequences of atomics without an answer, oldest first; the peer remembers a window of them. */
+  readonly atomicSequences: number[] = []
   /** Datagram: requests in flight that must go again, and how often the peer said "no receive" since it last delivered something. */
   resending = false
   notReadyCount = 0
@@ -93,6 +102,8 @@ export class Flow {
   /** Sequences of messages that arrived but could not be received, with their status; told before they count as delivered. */
   readonly failedSequences: number[] = []
   readonly failedStatuses: number[] = []
+  /** Those that were told in a frame that the peer has not acknowledged yet: told again if that is lost. */
+  readonly toldFailures: { readonly sequence: number; readonly status: number; readonly frame: number }[] = []
   /** Results of executed atomics that are due; bounded by the atomic window. */
   readonly atomicResultsDue: { readonly sequence: number; readonly outcome: AtomicOutcome }[] = []
   readonly grantsDue: ReceiveRequest[] = []
@@ -124,6 +135,7 @@ export class Flow {
     this.remoteNumber = remoteNumber
     this.remoteGeneration = remoteGeneration
     this.lane = lane
+    this.path = connected ? (lane?.path ?? null) : null
     this.connected = connected
     this.#receivesBefore = (queuePair.receivesTaken - queuePair.receives.size) | 0
   }
@@ -133,11 +145,102 @@ export class Flow {
     return this.connected ? (this.queuePair.receivesTaken - this.#receivesBefore) | 0 : 0
   }
 
+  /** Credit counts from here on, at both ends: receives posted now are all there are. */
+  beginCredit(): void {
+    this.#receivesBefore = (this.queuePair.receivesTaken - this.queuePair.receives.size) | 0
+    this.advertisedLimit = 0
+    this.messagesSent = 0
+    this.receiveLimit = 0
+  }
+
+  /** Takes it off a lane that is lost, with all its lists. */
+  leaveLane(): void {
+    this.lane?.flows.delete(this)
+    this.lane = null
+    this.scheduled = false
+    this.nextScheduled = null
+    this.inControlList = false
+    this.nextControl = null
+    this.inAcknowledgementList = false
+    this.nextAcknowledgement = null
+    this.frameStamp = -1
+    this.blocked = 'none'
+    this.telling = 'none'
+  }
+
+  /** Nothing is under way any more; the requests themselves keep their places. */
+  forgetOutbound(): void {
+    this.moving = null
+    this.announced = 0
+    this.unposted = 0
+    this.atomicsOutstanding = 0
+    this.atomicSequences.length = 0
+    this.resending = false
+    this.resumeDue = false
+    this.retryAtMs = 0
+  }
+
+  /** The sender hears of a failure when the receiver has: a message that was only placed comes again after a lost lane. */
+  get failureDue(): boolean {
+    const first = this.failedSequences[0]
+    return first !== undefined && (this.queuePair.ending || ((first - this.lastDelivered) | 0) <= 0)
+  }
+
+  /** A failure stands in `frame` of its lane. */
+  failureTold(sequence: number, status: number, frame: number): void {
+    const { lane, toldFailures } = this
+    while (lane && toldFailures[0] && ((toldFailures[0].frame - lane.peerAcknowledged) | 0) <= 0) toldFailures.shift()
+    toldFailures.push({ sequence, status, frame })
+  }
+
+  /** The lane is lost: failures that the peer may not have read are told again. */
+  retellFailures(): void {
+    const { lane, toldFailures } = this
+    for (const { sequence, status, frame } of toldFailures.splice(0).reverse()) {
+      if (lane && ((frame - lane.peerAcknowledged) | 0) <= 0) continue
+      this.failedSequences.unshift(sequence)
+      this.failedStatuses.unshift(status)
+    }
+  }
+
+  /** Messages that were not delivered will come again; so will their failures, and atomics whose results were not told. */
+  forgetInbound(): void {
+    this.assembling = null
+    this.assembledByteLength = 0
+    this.accepted = this.lastDelivered
+    this.parked = false
+    this.queuePair.parkedFlows.delete(this)
+    this.readyDue = false
+    this.notReadyDue = false
+    this.grantsDue.length = 0
+    this.atomicResultsDue.length = 0
+    while (this.failedSequences.length > 0 && ((this.failedSequences.at(-1)! - this.lastDelivered) | 0) > 0) {
+      this.failedSequences.pop()
+      this.failedStatuses.pop()
+    }
+  }
+
+  /** The peer has delivered up to here. False: it told that before, or cannot have. */
+  learnDelivered(delivered: number): boolean {
+    if (((delivered - this.delivered) | 0) <= 0 || ((delivered - this.highestSent) | 0) > 0) return false
+    this.deliveryTold = true
+    this.delivered = delivered
+    this.notReadyCount = 0
+    return true
+  }
+
   beginOutbound(sequence: number): void {
     if (this.outboundStarted) return
     this.outboundStarted = true
     this.delivered = (sequence - 1) | 0
     this.highestSent = this.delivered
+  }
+
+  /** A predecessor had delivered up to here. */
+  continueInbound(last: number): void {
+    this.inboundStarted = true
+    this.accepted = last
+    this.lastDelivered = last
   }
 
   beginInbound(sequence: number): void {

@@ -1,6 +1,6 @@
 /**
- * What a lost lane means for the flows that were on it. Our end is fenced before this runs, so nothing of them can arrive or leave any
- * more, and each request's verdict can be told:
+ * What it means for a flow that its other end will not come back, or that it cannot wait. Our end is fenced before this runs, so nothing of
+ * it can arrive or leave any more, and each request's verdict can be told:
  *
  *   waiting, announced, told "no receive", large send without its notice     flushed: the peer cannot have received it
  *   read                                                                     flushed: it changes nothing at the peer
@@ -9,27 +9,31 @@
  * A connected queue pair goes down with its only flow. A datagram queue pair goes on: receives that messages of the lost flow had begun to
  * fill are posted again, in their old places.
  */
+import { counterIndex } from '../../protocol/node-file.js'
 import { opcode } from '../../protocol/opcodes.js'
 import { type Status, status } from '../../protocol/statuses.js'
-import { abandonConnect } from './connection.js'
 import type { Engine } from './engine.js'
 import { completeReceive, settleFlow } from './finish.js'
 import type { Flow } from './flow.js'
-import type { Lane } from './lane.js'
 import { flowKey } from './queue-pair.js'
 import { releaseRemoteRegion } from './remote-keys.js'
 import { type ReceiveRequest, receiveStage, requestStage, type SendRequest } from './request.js'
+import { stopAsking } from './suspend.js'
+import { mayHaveEffect } from './verdicts.js'
 
-export function loseFlow(engine: Engine, lane: Lane, flow: Flow, reason: string): void {
-  const { queuePair } = flow
-  if (engine.connects.has(queuePair)) {
-    abandonConnect(engine, queuePair, 'path-lost', `the path to ${lane.peerNode} was lost: ${reason}`)
-    return
-  }
+export function loseFlow(engine: Engine, flow: Flow, node: string, reason: string): void {
+  const { queuePair, lane } = flow
+  if (flow.dead) return
   flow.dead = true
+  engine.suspensions.delete(flow)
+  flow.suspended = false
+  if (lane) {
+    lane.flows.delete(flow)
+    stopAsking(engine, lane)
+  }
   giveVerdicts(engine, flow)
   if (queuePair.connected) {
-    engine.failQueuePair(queuePair, status.retryExceeded, `the path to ${lane.peerNode} was lost: ${reason}`, false)
+    engine.failQueuePair(queuePair, status.retryExceeded, `the path to ${node} was lost: ${reason}`, false)
   } else {
     engine.flushWaiting(flow)
     returnReceives(engine, flow)
@@ -50,8 +54,9 @@ function giveVerdicts(engine: Engine, flow: Flow): void {
     if (request.remote) releaseRemoteRegion(engine, request)
     // Chunks of a fenced queue pair touch nothing any more, whatever becomes of their completions.
     request.chunksOutstanding = 0
-    if (request.stage === requestStage.finished) continue
+    if (request.finished) continue
     request.status = verdictOf(request)
+    if (request.status === status.unknown) engine.counters[counterIndex['verdicts-unknown']]!++
     request.stage = requestStage.finished
   }
   flow.moving = null
@@ -61,10 +66,10 @@ function giveVerdicts(engine: Engine, flow: Flow): void {
 function verdictOf(request: SendRequest): Status {
   const { stage } = request
   const { waiting, announced, moving, again } = requestStage
-  const withImmediate = request.opcode === opcode.writeWithImmediate
   if (request.opcode === opcode.read || !request.exposed) return status.flushed
-  if (stage === again) return withImmediate ? status.unknown : status.flushed
-  if (stage === waiting || stage === announced) return status.flushed
+  if (stage === waiting || stage === announced || stage === again) {
+    return mayHaveEffect(request) ? status.unknown : status.flushed
+  }
   return stage === moving && request.opcode <= opcode.sendWithImmediate ? status.flushed : status.unknown
 }
 

@@ -23,8 +23,10 @@ import {
 } from '../provider/provider.js'
 import type { Flow } from './flow.js'
 import type { LaneGroup } from './lane-group.js'
+import type { LanePath } from './lane-path.js'
 import { BULK_DEPTH, laneIdHigh, laneSizes } from './lane-sizes.js'
 import type { SendRequest } from './request.js'
+import type { Timer } from './timers.js'
 
 export const creditTier = { data: 0, control: 1, acknowledgement: 2 } as const
 export type CreditTier = (typeof creditTier)[keyof typeof creditTier]
@@ -58,6 +60,9 @@ export class Lane {
   readonly peer: number
   readonly peerNode: string
   readonly group: LaneGroup
+  readonly path: LanePath
+  /** Its name at both ends: the opener's incarnation. */
+  readonly shared: number
   readonly parameters: LaneParameters
   readonly queuePair: ProviderQueuePair
   readonly memory: Memory
@@ -79,6 +84,8 @@ export class Lane {
   /** On the engine's list of lanes to look at. */
   busy = false
   failing = false
+  /** Runs while flows on it wait for the other end's word. */
+  asking: Timer | null = null
   /** Settles when it is gone; null while nobody asked for that. */
   destruction: Promise<void> | null = null
   probeDue = false
@@ -159,6 +166,8 @@ export class Lane {
     peer: number
     peerNode: string
     group: LaneGroup
+    path: LanePath
+    shared: number
     parameters: LaneParameters
     queuePair: ProviderQueuePair
     memory: Memory
@@ -171,6 +180,8 @@ export class Lane {
     this.peer = of.peer
     this.peerNode = of.peerNode
     this.group = of.group
+    this.path = of.path
+    this.shared = of.shared
     this.parameters = of.parameters
     this.queuePair = of.queuePair
     this.memory = of.memory

@@ -21,13 +21,13 @@ import type {
 } from '../provider/provider.js'
 import { chunkSettled } from './bulk.js'
 import { takeFrame } from './dispatch.js'
-import type { Engine } from './engine.js'
+import { type Engine, pathKey } from './engine.js'
 import { Lane } from './lane.js'
 import { LaneGroup } from './lane-group.js'
-import { loseFlow } from './lane-loss.js'
 import { laneIdIncarnation, laneIdIndex, laneIdIsReceive, laneSizes } from './lane-sizes.js'
 import { askAgain, dropGroup } from './remote-keys.js'
 import type { SendRequest } from './request.js'
+import { suspendFlow } from './suspend.js'
 
 const POOL_CAPACITY = 32_767
 const POLLS_PER_TURN = 8
@@ -47,7 +47,17 @@ const unexpected = (): ProviderFailure => ({ code: 'invalid', message: 'the prov
 
 export async function createLane(
   engine: Engine,
-  of: { lane: number; job: number; peer: number; peerNode: string; incarnation: number; parameters: LaneParameters },
+  of: {
+    lane: number
+    job: number
+    peer: number
+    peerNode: string
+    incarnation: number
+    shared: number
+    trafficClass: number
+    index: number
+    parameters: LaneParameters
+  },
 ): Promise<QueuePairAddress> {
   const { device } = engine
   const sizes = laneSizes(of.parameters)
@@ -79,6 +89,8 @@ export async function createLane(
       peer: of.peer,
       peerNode: of.peerNode,
       group: groupOf(engine, of.job, of.peer),
+      path: { job: of.job, peer: of.peer, trafficClass: of.trafficClass, index: of.index },
+      shared: of.shared,
       parameters: of.parameters,
       queuePair,
       memory: new Memory(view(address, sizes.byteLength), address),
@@ -253,8 +265,8 @@ function repost(engine: Engine): void {
 }
 
 /**
- * The lane is broken. Fence first: our end goes to error, so nothing of the old incarnation can arrive or leave any more; then verdicts
- * (lane-loss.ts).
+ * The lane is broken. Fence first: our end goes to error, so nothing of the old incarnation can arrive or leave any more; then its flows
+ * wait for a successor (suspend.ts).
  */
 export function breakLane(engine: Engine, lane: Lane, reason: string): void {
   if (lane.state === 'failed' || engine.lanes[lane.index] !== lane) return
@@ -263,13 +275,15 @@ export function breakLane(engine: Engine, lane: Lane, reason: string): void {
   if (announce) engine.counters[counterIndex['lane-failures']]!++
   engine.device.toError(lane.queuePair, () => {})
   leaveGroup(engine, lane)
-  for (const flow of [...lane.flows]) loseFlow(engine, lane, flow, reason)
+  if (lane.asking) engine.timers.cancel(lane.asking)
+  if (lane.framesReceived + lane.framesSent > 0) engine.suspensions.remember(lane.path, lane)
+  for (const flow of [...lane.flows]) suspendFlow(engine, lane, flow, reason)
   lane.flows.clear()
   lane.bulk.length = 0
   lane.onUp?.(reason)
   lane.onUp = null
   for (const [connection, accept] of engine.accepts) if (accept.lane === lane) engine.accepts.delete(connection)
-  for (const [key, path] of engine.datagramPaths) if (path === lane) engine.datagramPaths.delete(key)
+  if (engine.datagramPaths.get(pathKey(lane.job, lane.peer)) === lane) engine.loseDatagramPath(lane.job, lane.peer)
   if (announce) engine.ports.emit('lane-failed', { lane: lane.index, incarnation: lane.incarnation, reason })
 }
 

@@ -5,11 +5,12 @@
 import { limits } from '../../protocol/limits.js'
 import { flowRecord } from '../../protocol/queue-pair-segment.js'
 import { thisNode } from './commands.js'
-import type { Engine } from './engine.js'
+import { type Engine, pathKey } from './engine.js'
 import { Flow } from './flow.js'
 import type { Lane } from './lane.js'
 import { type EngineQueuePair, flowKey } from './queue-pair.js'
 import type { SendRequest } from './request.js'
+import { beginSuspension } from './suspend.js'
 
 /** Null: not connected, no path to that node, or too many destinations at once. */
 export function flowOf(engine: Engine, queuePair: EngineQueuePair, request: SendRequest): Flow | null {
@@ -20,7 +21,11 @@ export function flowOf(engine: Engine, queuePair: EngineQueuePair, request: Send
   if (known && known.remoteGeneration === generation) return known
   if (peer === thisNode) return datagramFlow(engine, queuePair, peer, number, generation, null)
   const lane = engine.datagramLane(queuePair.job, peer)
-  return lane ? datagramFlow(engine, queuePair, peer, number, generation, lane) : null
+  if (lane) return datagramFlow(engine, queuePair, peer, number, generation, lane)
+  if (!engine.lostDatagramPaths.has(pathKey(queuePair.job, peer))) return null
+  const flow = datagramFlow(engine, queuePair, peer, number, generation, null)
+  if (flow) beginSuspension(engine, flow)
+  return flow
 }
 
 /** The flow that a request would join, if there is one. */
@@ -43,11 +48,13 @@ export function datagramFlow(
   if (known && known.remoteGeneration === generation) return known
   if (known && !known.idle) return null
   if (!known && queuePair.flows.size >= limits.datagramFlows && !evictIdle(queuePair)) return null
-  const recordIndex = known?.recordIndex ?? freeRecord(queuePair)
+  const remembered = queuePair.remembersFlows ? findRecord(queuePair, peer, number, generation) : -1
+  const recordIndex = remembered >= 0 ? remembered : (known?.recordIndex ?? freeRecord(queuePair))
   if (known) detach(known)
   const flow = new Flow(queuePair, peer, number, generation, lane, false)
   flow.recordIndex = recordIndex
-  writeRecord(flow)
+  if (remembered >= 0) flow.continueInbound(queuePair.words.load(recordWord(queuePair, remembered)))
+  else writeRecord(flow)
   queuePair.flows.set(key, flow)
   lane?.flows.add(flow)
   return flow
@@ -56,7 +63,7 @@ export function datagramFlow(
 /** A flow gives way only when nothing about it would be missed: both ends may begin it anew at any sequence. */
 function evictIdle(queuePair: EngineQueuePair): boolean {
   for (const [key, flow] of queuePair.flows) {
-    if (!flow.idle || flow.parked || flow.resumeDue || flow.acknowledgementDue) continue
+    if (!flow.idle || flow.suspended || flow.parked || flow.resumeDue || flow.acknowledgementDue) continue
     if (flow.inAcknowledgementList || flow.inControlList || flow.scheduled) continue
     queuePair.flows.delete(key)
     detach(flow)
@@ -69,7 +76,29 @@ function evictIdle(queuePair: EngineQueuePair): boolean {
 function freeRecord(queuePair: EngineQueuePair): number {
   const used = new Set<number>()
   for (const flow of queuePair.flows.values()) used.add(flow.recordIndex)
+  if (queuePair.remembersFlows) {
+    // Rows of senders that may still come back go last.
+    for (let index = 0; index < queuePair.geometry.flowRecords; index++) {
+      if (!used.has(index) && readRecord(queuePair, index).sourceGeneration === 0) return index
+    }
+  }
   for (let index = 0; ; index++) if (!used.has(index)) return index
+}
+
+const recordOffset = (queuePair: EngineQueuePair, index: number): number =>
+  queuePair.geometry.flowTableOffset + index * flowRecord.byteLength
+const recordWord = (queuePair: EngineQueuePair, index: number): number =>
+  (recordOffset(queuePair, index) >>> 2) + flowRecord.word.last
+const readRecord = (queuePair: EngineQueuePair, index: number) =>
+  flowRecord.read(queuePair.memory, recordOffset(queuePair, index))
+
+/** Row of a sender that a predecessor knew; -1 if there is none. */
+function findRecord(queuePair: EngineQueuePair, peer: number, number: number, generation: number): number {
+  for (let index = 0; index < queuePair.geometry.flowRecords; index++) {
+    const row = readRecord(queuePair, index)
+    if (row.sourceNode === peer && row.sourceNumber === number && row.sourceGeneration === generation) return index
+  }
+  return -1
 }
 
 function detach(flow: Flow): void {

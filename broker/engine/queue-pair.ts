@@ -90,6 +90,10 @@ export class EngineQueuePair {
   onClosed: (() => void) | null = null
   /** Tells the tables whom it is connected to; set by the engine's commands. */
   describe: ((flow: Flow) => void) | null = null
+  /** Tells the tables its state. */
+  onState: (() => void) | null = null
+  /** Datagram, adopted: senders that are not known yet may stand in the flow table. */
+  remembersFlows = false
   /** Completions in slots that are not in a ring yet. */
   unpublished = 0
   /** Row of counters in the node file, in 8-byte words; -1 when none. */
@@ -174,6 +178,7 @@ export class EngineQueuePair {
       this.words.store(queuePairHeader.word.errorStatus, status)
     }
     this.words.store(queuePairHeader.word.state, state)
+    this.onState?.()
   }
 
   *everyFlow(): IterableIterator<Flow> {

@@ -104,6 +104,11 @@ export class SendRequest {
   refused: Status = 0
   /** True from the moment something of it may have reached the peer. */
   exposed = false
+  /** Name of the lane it was posted on last; 0: on this node, -1: nowhere yet. */
+  incarnation = -1
+  /** All chunks of a write were posted, and the last frame begun by then. */
+  wholePosted = false
+  frame = 0
   retained = false
   /** Progress of a bulk transfer. */
   readonly localCursor = new Cursor()
@@ -134,6 +139,8 @@ export class SendRequest {
     this.status = 0
     this.refused = 0
     this.exposed = false
+    this.incarnation = -1
+    this.wholePosted = false
     this.retained = false
     this.moved = 0
     this.chunksOutstanding = 0
@@ -147,10 +154,25 @@ export class SendRequest {
     this.inlineByteLength = 0
   }
 
+  get finished(): boolean {
+    return this.stage === requestStage.finished
+  }
+
   /** Nothing of it has arrived: its payload goes again from the start. */
   rewind(): void {
     this.moved = 0
     this.localCursor.reset()
+  }
+
+  /** Waits again as if it had never left, except that it did: `exposed` stays. */
+  startAnew(): void {
+    this.rewind()
+    this.stage = requestStage.waiting
+    this.remoteCursor.reset()
+    this.grantCount = 0
+    this.noticeDue = false
+    this.parkedSinceMs = 0
+    this.wholePosted = false
   }
 }
 

@@ -6,6 +6,7 @@
  * (receives are matched in order at the peer), one-sided requests may not. While a write is being posted, everything behind it waits.
  */
 
+import { limits } from '../../protocol/limits.js'
 import { counterIndex } from '../../protocol/node-file.js'
 import { opcode, workRequestFlag } from '../../protocol/opcodes.js'
 import { status } from '../../protocol/statuses.js'
@@ -108,7 +109,7 @@ function receiverReady(engine: Engine, flow: Flow, request: SendRequest): boolea
 }
 
 function startSend(engine: Engine, lane: Lane, flow: Flow, request: SendRequest): Outcome {
-  if (request.moved === 0 && !request.exposed && !receiverReady(engine, flow, request)) return outcome.blocked
+  if (request.moved === 0 && !receiverReady(engine, flow, request)) return outcome.blocked
   if (isLarge(lane, request)) return announce(engine, lane, flow, request)
   if (!sendSegments(engine, lane, flow, request)) return outcome.noFrame
   launch(flow, request, requestStage.sent)
@@ -142,7 +143,7 @@ function sendSegments(engine: Engine, lane: Lane, flow: Flow, request: SendReque
     const part = Math.min(left, capacity)
     const offset = lane.beginMessage(part, creditTier.data)
     if (offset < 0) return false
-    markPosted(engine, request, lane.incarnation, lane.lastSequence)
+    markPosted(engine, request, lane.shared, lane.lastSequence)
     const first = request.moved === 0 ? resumeFlag(flow) : 0
     const flags = sendFlags(request) | first | (part < left ? messageFlag.more : 0)
     lane.writeRoute(offset, messageType.eager, flags, part, flow, request.sequence, request.immediate, request.moved)
@@ -183,7 +184,7 @@ function announce(engine: Engine, lane: Lane, flow: Flow, request: SendRequest):
 function sendLength(engine: Engine, lane: Lane, request: SendRequest, type: number): boolean {
   const offset = lane.beginMessage(lengthExtension.byteLength, creditTier.data)
   if (offset < 0) return false
-  markPosted(engine, request, lane.incarnation, lane.lastSequence)
+  markPosted(engine, request, lane.shared, lane.lastSequence)
   const flow = request.flow!
   const { byteLength } = lengthExtension
   const flags = sendFlags(request) | (type === messageType.placed ? 0 : resumeFlag(flow))
@@ -223,7 +224,7 @@ function startRead(engine: Engine, lane: Lane, flow: Flow, request: SendRequest)
 }
 
 function beginBulk(engine: Engine, lane: Lane, flow: Flow, request: SendRequest): void {
-  markPosted(engine, request, lane.incarnation, lane.lastSequence)
+  markPosted(engine, request, lane.shared, lane.lastSequence)
   launch(flow, request, requestStage.moving)
   if (request.remote) request.remote.uses++
   if (request.byteLength === 0) request.noticeDue = true
@@ -248,13 +249,16 @@ function resolved(engine: Engine, lane: Lane, flow: Flow, request: SendRequest, 
 }
 
 function startAtomic(engine: Engine, lane: Lane, flow: Flow, request: SendRequest): Outcome {
-  if (flow.atomicsOutstanding >= lane.parameters.atomicWindow) {
+  const oldest = flow.atomicSequences[0] ?? request.sequence
+  const forgotten = ((request.sequence - oldest) | 0) >= limits.atomicWindow
+  // The peer remembers outcomes by sequence: this one must not take the place of one that may be asked for again.
+  if (flow.atomicsOutstanding >= lane.parameters.atomicWindow || forgotten) {
     flow.blocked = 'atomic'
     return outcome.blocked
   }
   const offset = lane.beginMessage(atomicExtension.byteLength, creditTier.data)
   if (offset < 0) return outcome.noFrame
-  markPosted(engine, request, lane.incarnation, lane.lastSequence)
+  markPosted(engine, request, lane.shared, lane.lastSequence)
   lane.writeRoute(offset, messageType.atomic, 0, atomicExtension.byteLength, flow, request.sequence, 0, 0)
   atomicExtension.write(lane.memory, lane.payloadOffset(offset), {
     operation: request.opcode,
@@ -265,6 +269,7 @@ function startAtomic(engine: Engine, lane: Lane, flow: Flow, request: SendReques
   })
   launch(flow, request, requestStage.sent)
   flow.atomicsOutstanding++
+  flow.atomicSequences.push(request.sequence)
   engine.counters[COUNTER.atomics]!++
   engine.counters[COUNTER.messages]!++
   return outcome.more

@@ -6,17 +6,23 @@ import { opcode, workRequestFlag } from '../../protocol/opcodes.js'
 import { queuePairState } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
 import type { Engine } from './engine.js'
-import { finishSend } from './finish.js'
+import { finishSend, settleFlow } from './finish.js'
 import type { Flow } from './flow.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { requestStage, type SendRequest } from './request.js'
+import { mayHaveEffect } from './verdicts.js'
 
 /** Endless retries wait for the peer's `ready`; this only covers a peer that forgot us. */
 const FORGOTTEN_MS = 100
 
 /** Whether the request at the head of a flow may start: `none`, why it must wait, or `refused` (it got its verdict). */
 export function gate(engine: Engine, flow: Flow, request: SendRequest): Flow['blocked'] | 'refused' {
-  if (flow.moving) return 'order'
+  if (flow.moving || flow.telling !== 'none') return 'order'
+  // Its verdict came while it waited to go again.
+  if (request.finished) {
+    refuseHead(engine, flow, request, request.status)
+    return 'refused'
+  }
   if (flow.connected && flow.queuePair.state === queuePairState.connecting) return 'order'
   if (request.refused === 0 && !request.exposed && !request.local.usable) request.refused = status.localProtectionError
   if (request.refused !== 0) {
@@ -34,7 +40,8 @@ export function gate(engine: Engine, flow: Flow, request: SendRequest): Flow['bl
 export function refuseHead(engine: Engine, flow: Flow, request: SendRequest, verdict: Status): void {
   flow.waiting.shift()
   flow.inFlight.push(request)
-  finishSend(engine, request, verdict)
+  if (request.finished) settleFlow(engine, flow)
+  else finishSend(engine, request, mayHaveEffect(request) ? status.unknown : verdict)
 }
 
 /** All earlier requests of the queue pair, on all its flows, have their outcome; else the next completion looks again. */
@@ -75,6 +82,7 @@ export function park(engine: Engine, flow: Flow, request: SendRequest): void {
 }
 
 function peerHasReceive(flow: Flow): boolean {
+  if (flow.suspended) return true
   if (!flow.lane) return (flow.twin?.queuePair.receives.size ?? 0) > 0
   return !flow.connected || ((flow.receiveLimit - flow.messagesSent) | 0) > 0
 }

@@ -77,6 +77,7 @@ export interface TestSend {
   readonly fence?: boolean
   readonly signaled?: boolean
   readonly solicited?: boolean
+  readonly replayable?: boolean
   readonly destination?: { node: number; number: number; generation: number }
   /** Scribbles over the slot before it is committed, as a faulty or hostile client would. */
   readonly spoil?: (memory: Memory, slot: number) => void
@@ -114,7 +115,8 @@ export class TestQueuePair {
         (request.signaled === false ? 0 : workRequestFlag.signaled) |
         (request.fence ? workRequestFlag.fence : 0) |
         (request.inline ? workRequestFlag.inline : 0) |
-        (request.solicited ? workRequestFlag.solicited : 0)
+        (request.solicited ? workRequestFlag.solicited : 0) |
+        (request.replayable ? workRequestFlag.replayable : 0)
       sendSlot.write(memory, slot.offset, {
         generation: slot.generation,
         id: request.id,

@@ -34,6 +34,8 @@ export interface Plan {
   readonly disturb: boolean
   /** Connected queue pairs only: nothing of them waits for a time. */
   readonly connectedOnly?: boolean
+  /** Writes may be executed again: nothing but datagrams' atomics may then end as unknown when a lane is lost. */
+  readonly replayable?: boolean
 }
 
 export class Program {
@@ -113,7 +115,7 @@ export class Program {
   /** The lane is lost at both ends, in any order; `lose` says how it begins at one of them. */
   async loseLane(lose: (node: EngineNode) => void): Promise<void> {
     const { left, right, nodes } = this.stage
-    this.oracle.disturbed = true
+    if (!this.plan.replayable) this.oracle.disturbed = true
     const lanes = nodes.map(({ engine }) => engine.lanes[0]!)
     const first = this.choices.below(2)
     lose(nodes[first]!)
@@ -247,6 +249,7 @@ export class Program {
       signaled,
       fence: choices.chance(8),
       solicited: choices.chance(4),
+      replayable: this.plan.replayable === true,
       immediate: id,
       ...(inline
         ? { inline: actor.end.u8.slice(offset, offset + length) }

@@ -6,7 +6,7 @@ import test, { type ExecutionContext } from 'ava'
 import { takeFrame } from '../../../broker/engine/dispatch.js'
 import type { Lane } from '../../../broker/engine/lane.js'
 import { laneHeader, messageType, packKind, routeHeader } from '../../../protocol/wire.js'
-import { connect, EngineNode, link, turnToRest, turnUntil } from '../../support/engine-node.js'
+import { connect, EngineNode, JOB, link, turnToRest, turnUntil } from '../../support/engine-node.js'
 import { Choices, End } from '../../support/engine-stage.js'
 
 interface Scene {
@@ -138,6 +138,7 @@ for (const seed of [1, 2, 3, 4, 5, 6]) {
     // The lane is beyond repair; its end must still be an end.
     victim.engine.failLane(lane, 'test')
     await turnUntil(stage.nodes, () => lane.state === 'failed', 'the lane is given up')
+    await victim.call('abandon-path', { job: JOB, peer: lane.peer, trafficClass: null, reason: 'test' })
     await turnUntil(
       stage.nodes,
       () =>

@@ -35,6 +35,8 @@ function laneOf(bounceCount: number, bounceByteLength = 1024): Lane {
     peer: 1,
     peerNode: 'peer',
     group: new LaneGroup(1, 1),
+    path: { job: 1, peer: 1, trafficClass: 0, index: 0 },
+    shared: 7,
     parameters: of,
     queuePair: { number: 1, limits: { sendDepth: 1, receiveDepth: 1, scatterGather: 1, inlineByteLength: 0 } },
     memory: new Memory(new ArrayBuffer(laneSizes(of).byteLength)),

@@ -1,0 +1,167 @@
+/**
+ * Going on over a new lane. Both ends destroyed their end of the old one before the new one was made, so what each has delivered is final
+ * for the old one; each tells the other, on the new lane and before anything else of the flow:
+ *
+ *   one end                                    other end
+ *   resume(ask, delivered, last frame) ─────►  gives its verdicts, sends again what must go again, then what waited
+ *   ◄────────── resume(answer, delivered, …)   told before any data
+ *
+ * Both ask when the lane comes up; whichever word arrives first ends the wait, later ones only repeat it. A word travels on the lane that
+ * it speaks of, so it cannot be taken for an answer about another.
+ */
+import { limits } from '../../protocol/limits.js'
+import { counterIndex } from '../../protocol/node-file.js'
+import { queuePairState } from '../../protocol/queue-pair-segment.js'
+import { type Status, status } from '../../protocol/statuses.js'
+import { resumeExtension } from '../../protocol/wire.js'
+import { acceptByResume } from './connection.js'
+import type { RouteNumbers } from './dispatch.js'
+import type { Engine } from './engine.js'
+import { settleFlow } from './finish.js'
+import type { Flow } from './flow.js'
+import type { Lane } from './lane.js'
+import { datagramFlow } from './paths.js'
+import { type EngineQueuePair, flowKey } from './queue-pair.js'
+import { requestStage, type SendRequest } from './request.js'
+import { bindSuspended, forgetArriving, stopAsking } from './suspend.js'
+import { type Decision, decide, type Evidence, verdictWithoutReplay } from './verdicts.js'
+
+/** Writes what this end knows behind the route header at `offset`. */
+export function writeResume(engine: Engine, lane: Lane, offset: number, flow: Flow): void {
+  const predecessor = engine.suspensions.predecessorOf(lane.path)
+  resumeExtension.write(lane.memory, lane.payloadOffset(offset), {
+    ask: flow.telling === 'ask' ? 1 : 0,
+    predecessor: predecessor?.shared ?? 0,
+    lastReceived: (predecessor?.lastReceived ?? 0) >>> 0,
+    anyDelivered: flow.inboundStarted ? 1 : 0,
+  })
+  flow.telling = 'none'
+}
+
+export interface ResumeWord {
+  readonly ask: boolean
+  readonly receiveLimit: number
+  readonly evidence: Evidence
+}
+
+export function readResume(lane: Lane, payload: number, delivered: number, receiveLimit: number): ResumeWord {
+  const { ask, predecessor, lastReceived, anyDelivered } = resumeExtension.read(lane.memory, payload)
+  return {
+    ask: ask !== 0,
+    receiveLimit,
+    evidence: { delivered: anyDelivered === 0 ? null : delivered, predecessor, lastReceived: lastReceived | 0 },
+  }
+}
+
+export function takeResume(engine: Engine, lane: Lane, from: RouteNumbers, word: ResumeWord): void {
+  const queuePair = engine.queuePairs[from.destinationNumber]
+  const known = queuePair?.generation === from.destinationGeneration && queuePair.job === lane.job
+  const flow = known && !queuePair.ending ? endOf(engine, lane, queuePair, from, word) : null
+  if (!flow) {
+    engine.counters[counterIndex['stale-messages']]!++
+    engine.answerStale(lane, from, 0, true)
+    return
+  }
+  if (flow.suspended && flow.lane?.state !== 'up') bindSuspended(engine, lane, [flow])
+  if (flow.connected && flow.lane !== lane) return
+  if (flow.suspended) goOn(engine, flow, word)
+  // A datagram flow that lost nothing here, and whose sender lost what was on its way.
+  else if (word.ask && !flow.connected) forgetArriving(flow)
+  if (!word.ask) return
+  flow.telling = 'answer'
+  engine.addControl(flow)
+}
+
+/** This end's flow; null when it is not there (any more). */
+function endOf(
+  engine: Engine,
+  lane: Lane,
+  queuePair: EngineQueuePair,
+  from: RouteNumbers,
+  word: ResumeWord,
+): Flow | null {
+  const { sourceNumber: number, sourceGeneration: generation } = from
+  if (!queuePair.connected) {
+    if (number >= limits.queuePairs) return null
+    const known = queuePair.flows.get(flowKey(lane.peer, number))
+    return known?.remoteGeneration === generation
+      ? known
+      : datagramFlow(engine, queuePair, lane.peer, number, generation, lane)
+  }
+  const { flow } = queuePair
+  if (flow?.peer !== lane.peer || flow.remoteNumber !== number || flow.remoteGeneration !== generation) return null
+  // The peer had accepted our connect, and its word of that was lost with the lane.
+  if (queuePair.state === queuePairState.connecting) return acceptByResume(engine, lane, queuePair, word.receiveLimit)
+  return flow
+}
+
+/** The wait is over: verdicts, then what goes again, then what waited. */
+export function goOn(engine: Engine, flow: Flow, { evidence, receiveLimit }: Omit<ResumeWord, 'ask'>): void {
+  engine.suspensions.delete(flow)
+  flow.suspended = false
+  engine.counters[counterIndex['flows-resumed']]!++
+  if (flow.lane) stopAsking(engine, flow.lane)
+  flow.receiveLimit = receiveLimit
+  if (evidence.delivered !== null) flow.learnDelivered(evidence.delivered)
+  const left = takeLeft(flow)
+  const decisions = left.map((request) => (request.finished ? 'finished' : decide(request, evidence, flow.connected)))
+  if (flow.connected && decisions.includes('unknown')) endWithUnknown(engine, flow, left, decisions, evidence)
+  else sendAgain(engine, flow, left, decisions)
+  settleFlow(engine, flow)
+  engine.addControl(flow)
+  if (flow.lane && (flow.acknowledgementDue || flow.limit !== flow.advertisedLimit)) flow.lane.addNews(flow)
+  engine.wakeFlow(flow)
+}
+
+/** Everything that left, in posting order: in flight, and what was to go again when the lane was lost once more. */
+function takeLeft(flow: Flow): SendRequest[] {
+  const left: SendRequest[] = []
+  for (let request = flow.inFlight.shift(); request; request = flow.inFlight.shift()) left.push(request)
+  while (flow.waiting.head && (flow.waiting.head.exposed || flow.waiting.head.finished))
+    left.push(flow.waiting.shift()!)
+  return left
+}
+
+type Outcome = Decision | 'finished'
+
+/** Behind the first that goes again everything keeps its place, so that verdicts are told in posting order. */
+function sendAgain(engine: Engine, flow: Flow, left: readonly SendRequest[], decisions: readonly Outcome[]): void {
+  const first = decisions.indexOf('again')
+  const back: SendRequest[] = []
+  for (const [index, request] of left.entries()) {
+    const decision = decisions[index]!
+    if (decision === 'again') {
+      request.startAnew()
+      engine.counters[counterIndex['requests-resent']]!++
+    } else if (decision !== 'finished') {
+      finish(engine, request, decision === 'success' ? status.success : status.unknown)
+    }
+    if (first >= 0 && index >= first) back.push(request)
+    else flow.inFlight.push(request)
+  }
+  for (const request of back.reverse()) flow.waiting.unshift(request)
+}
+
+/** A connected queue pair stops at its first unknown: nothing behind it is sent again, and what is in front was not sent either. */
+function endWithUnknown(
+  engine: Engine,
+  flow: Flow,
+  left: readonly SendRequest[],
+  decisions: readonly Outcome[],
+  evidence: Evidence,
+): void {
+  for (const [index, request] of left.entries()) {
+    const decision = decisions[index]!
+    if (decision === 'success') finish(engine, request, status.success)
+    else if (decision !== 'finished') finish(engine, request, verdictWithoutReplay(request, evidence))
+    flow.inFlight.push(request)
+  }
+  const reason = 'the path was lost, and whether a write or an atomic was executed cannot be known'
+  engine.failQueuePair(flow.queuePair, status.unknown, reason, false)
+}
+
+function finish(engine: Engine, request: SendRequest, verdict: Status): void {
+  if (verdict === status.unknown) engine.counters[counterIndex['verdicts-unknown']]!++
+  request.stage = requestStage.finished
+  request.status = verdict
+}
