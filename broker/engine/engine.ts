@@ -88,6 +88,8 @@ export class Engine {
   readonly accepts = new Map<number, PendingAccept>()
   readonly closures = new Set<EngineQueuePair>()
   readonly timers = new Timers()
+  /** Lanes with bounce buffers to give back, within one poll; empty otherwise. */
+  readonly emptiedLanes: Lane[] = []
   /** Requests of one drain, between taking and admitting; empty otherwise. */
   readonly pending: SendRequest[] = []
   readonly completions = new CompletionBatch(POLL_BATCH)

@@ -210,8 +210,6 @@ export function takeCompletions(engine: Engine): number {
   return work
 }
 
-const touched: Lane[] = []
-
 function takeCompletion(engine: Engine, at: number): void {
   const { completions } = engine
   const idHigh = completions.idHigh[at]!
@@ -236,7 +234,7 @@ function takeCompletion(engine: Engine, at: number): void {
     engine.failLane(lane, 'the peer broke the lane protocol')
     return
   }
-  if (lane.receiveBatch.count === 0) touched.push(lane)
+  if (lane.receiveBatch.count === 0) engine.emptiedLanes.push(lane)
   addBounce(lane, buffer)
   engine.markBusy(lane)
 }
@@ -255,13 +253,13 @@ function settler(engine: Engine): (request: SendRequest) => void {
 
 /** Bounce buffers go back before anybody is told that they did. */
 function repost(engine: Engine): void {
-  for (const lane of touched) {
+  for (const lane of engine.emptiedLanes) {
     const { count } = lane.receiveBatch
     engine.device.postReceive(lane.queuePair, lane.receiveBatch)
     lane.receiveBatch.clear()
     lane.consumed = (lane.consumed + count) | 0
   }
-  touched.length = 0
+  engine.emptiedLanes.length = 0
 }
 
 /**

@@ -8,7 +8,7 @@ import type { EngineAnswer, EngineArguments, EngineCommandName, EngineOptions } 
 import type { Engine } from '../../broker/engine/engine.js'
 import { Engine as EngineClass } from '../../broker/engine/engine.js'
 import { defaultLaneParameters } from '../../broker/engine/lane-parameters.js'
-import type { DeviceCapabilities } from '../../broker/provider/provider.js'
+import type { Device, DeviceCapabilities } from '../../broker/provider/provider.js'
 import { openSoftDevice } from '../../broker/provider/soft-device.js'
 import type { FaultHooks } from '../../broker/provider/soft-faults.js'
 import { brokerPageGeometry } from '../../protocol/broker-page.js'
@@ -21,7 +21,7 @@ import {
   referenceSlot,
 } from '../../protocol/completion-queue-segment.js'
 import { packKey } from '../../protocol/keys.js'
-import { nodeFileGeometry } from '../../protocol/node-file.js'
+import { nodeFileGeometry, queuePairRow } from '../../protocol/node-file.js'
 import {
   opcodeNames,
   packOperation,
@@ -33,6 +33,7 @@ import {
   activityBit,
   type QueuePairGeometry,
   queuePairGeometry,
+  queuePairState,
   queuePairType,
   receiveSlot,
   scatterGatherEntry,
@@ -258,8 +259,9 @@ function readSlot(queuePair: TestQueuePair, side: number, index: number, generat
 
 export class EngineNode {
   readonly name: string
-  readonly engine: Engine
+  engine: Engine
   readonly activity: Mapping
+  readonly nodeFile: Mapping
   readonly events: { name: string; body: unknown }[] = []
   readonly queuePairs = new Map<number, TestQueuePair>()
   readonly doorbell = eventfdCreate()
@@ -269,6 +271,10 @@ export class EngineNode {
   #arenaUsed = 0
   #next = 1
   #idle = false
+  #epoch = 0
+  readonly #open: () => Engine
+  /** What a successor is told to adopt, in the order in which it was made. */
+  readonly #made: (() => Promise<unknown>)[] = []
 
   /** Asleep as a broker is: it turns again only for what would wake it. */
   #asleep = false
@@ -283,13 +289,13 @@ export class EngineNode {
     this.name = name
     const nodeFile = this.#map('node', nodeFileGeometry.byteLength)
     const page = this.#map('page', brokerPageGeometry.byteLength)
-    const full: EngineOptions = {
+    const full = (): EngineOptions => ({
       provider: 'soft',
       device: null,
       host: '127.0.0.1',
       port: 0,
       node: name,
-      epoch: 1,
+      epoch: ++this.#epoch,
       nodeFile: { address: nodeFile.address, byteLength: nodeFile.byteLength },
       brokerPage: { address: page.address, byteLength: page.byteLength },
       doorbell: this.doorbell,
@@ -299,18 +305,24 @@ export class EngineNode {
       bulkWindowByteLength: 1 << 20,
       faults: '',
       ...options,
+    })
+    const device = (): Device =>
+      openSoftDevice({
+        name: `soft-${name}`,
+        host: '127.0.0.1',
+        port: 0,
+        poisonErrors: true,
+        ...(faults === undefined ? {} : { faults }),
+        ...(limits === undefined ? {} : { limits }),
+      })
+    this.nodeFile = nodeFile
+    const ports = {
+      emit: (event: string, body: unknown) => {
+        this.events.push({ name: event, body })
+      },
     }
-    const device = openSoftDevice({
-      name: `soft-${name}`,
-      host: '127.0.0.1',
-      port: 0,
-      poisonErrors: true,
-      ...(faults === undefined ? {} : { faults }),
-      ...(limits === undefined ? {} : { limits }),
-    })
-    this.engine = new EngineClass(full, device, nodeFile, {
-      emit: (event, body) => this.events.push({ name: event, body }),
-    })
+    this.#open = () => new EngineClass(full(), device(), nodeFile, ports)
+    this.engine = this.#open()
     this.activity = this.#map('activity', activityLayout.byteLength)
   }
 
@@ -362,13 +374,15 @@ export class EngineNode {
     const number = this.#next++
     const geometry = completionQueueGeometry(capacity)
     const mapping = this.#carve(geometry.byteLength)
-    await this.call('add-completion-queue', {
-      number,
-      generation: 1,
-      job: JOB,
-      span: mapping,
-      capacity: geometry.capacity,
-    })
+    await this.#make(() =>
+      this.call('add-completion-queue', {
+        number,
+        generation: 1,
+        job: JOB,
+        span: mapping,
+        capacity: geometry.capacity,
+      }),
+    )
     return new TestCompletionQueue(this, number, mapping, geometry.capacity)
   }
 
@@ -389,7 +403,7 @@ export class EngineNode {
       type: shape.type === 'connected' ? queuePairType.connected : queuePairType.datagram,
     })
     const mapping = this.#carve(geometry.byteLength)
-    await this.call('add-queue-pair', {
+    const given = {
       number,
       generation: 1,
       job: JOB,
@@ -401,7 +415,9 @@ export class EngineNode {
       trafficClass: 0,
       adopt: null,
       ...shape,
-    })
+    }
+    await this.call('add-queue-pair', given)
+    this.#made.push(() => this.#adopt(given))
     const queuePair = new TestQueuePair(this, number, mapping, geometry)
     this.queuePairs.set(number, queuePair)
     return queuePair
@@ -410,8 +426,34 @@ export class EngineNode {
   async region(byteLength: number, rights = 15): Promise<TestRegion> {
     const number = this.#next++
     const mapping = this.#map('region', byteLength)
-    await this.call('add-region', { number, generation: 1, job: JOB, span: mapping, byteLength, rights })
+    await this.#make(() =>
+      this.call('add-region', { number, generation: 1, job: JOB, span: mapping, byteLength, rights }),
+    )
     return { key: packKey(number, 1), mapping }
+  }
+
+  async #make(make: () => Promise<unknown>): Promise<void> {
+    await make()
+    this.#made.push(make)
+  }
+
+  async #adopt(given: EngineArguments<'add-queue-pair'>): Promise<void> {
+    const { offset, rowByteLength } = nodeFileGeometry.sections.queuePairs
+    const row = queuePairRow.read(this.nodeFile.memory, offset + given.number * rowByteLength)
+    const { condition: state, errorStatus, peer, laneIndex: lane, peerNumber, peerGeneration } = row
+    if (state === queuePairState.closed) return
+    const connection = row.connected === 0 ? null : { peer, lane, number: peerNumber, generation: peerGeneration }
+    await this.call('add-queue-pair', { ...given, adopt: { state, errorStatus, connection } })
+  }
+
+  /** The broker died at whatever step it was; its successor adopts what is left. Lanes are made anew by the caller. */
+  async restart(): Promise<void> {
+    this.engine.device.close()
+    this.engine = this.#open()
+    this.#idle = false
+    await this.start()
+    for (const make of this.#made) await make()
+    await this.call('resume-job', { job: JOB })
   }
 
   turn(): number {

@@ -3,7 +3,8 @@
  * receive sizes and cuts, queue pairs that close and lanes that are lost in between. The oracle judges what comes of them.
  */
 import type { SendOpcodeName } from '../../protocol/opcodes.js'
-import { connect, type EngineNode, type Entry, JOB, linkAgain } from './engine-node.js'
+import { diesWithin } from './dying-words.js'
+import { connect, type EngineNode, type Entry, JOB, linkAgain, turnDuring, turnUntil } from './engine-node.js'
 import { Actor, Oracle, type Posted } from './engine-oracle.js'
 import { Choices, destination, type End, pattern, type Stage } from './engine-stage.js'
 
@@ -125,6 +126,37 @@ export class Program {
     await this.stage.until(() => lanes.every(({ state }) => state === 'failed'), 'both ends are fenced')
     const gone = { lane: 0, incarnation: this.#incarnation, orderly: false, reason: 'test' }
     await this.stage.during(Promise.all(nodes.map((node) => node.call('destroy-lane', gone))))
+    this.#incarnation++
+    await linkAgain(left, right, 0, lanes[0]!.parameters, this.#incarnation)
+    for (const [node, peer] of [
+      [left, right],
+      [right, left],
+    ] as const) {
+      await node.call('add-datagram-path', { job: JOB, peer: node.peerOf(peer), lane: 0, trafficClass: 0 })
+    }
+  }
+
+  /**
+   * The broker of one node, or of both, is killed at some store to shared memory, or between turns; its successor adopts what is left. The
+   * other side fences its end of the lane, as its control plane would.
+   */
+  async kill(doomed: readonly EngineNode[]): Promise<void> {
+    const { left, right, nodes } = this.stage
+    if (!this.plan.replayable) this.oracle.disturbed = true
+    const lanes = nodes.map(({ engine }) => engine.lanes[0]!)
+    for (const node of doomed) {
+      if (this.choices.chance(4)) continue
+      for (let turn = 0; turn < 20; turn++) if (diesWithin(1 + this.choices.below(200), () => node.turn())) break
+    }
+    for (const [index, node] of nodes.entries()) {
+      if (doomed.includes(node)) continue
+      for (let turns = this.choices.below(20); turns > 0; turns--) node.turn()
+      node.engine.failLane(lanes[index]!, 'the peer has started again')
+      await turnUntil([node], () => lanes[index]!.state === 'failed', 'this end is fenced')
+      const gone = { lane: 0, incarnation: this.#incarnation, orderly: false, reason: 'test' }
+      await turnDuring([node], node.call('destroy-lane', gone))
+    }
+    for (const node of doomed) await node.restart()
     this.#incarnation++
     await linkAgain(left, right, 0, lanes[0]!.parameters, this.#incarnation)
     for (const [node, peer] of [
