@@ -1,5 +1,5 @@
 /** Writes, reads and atomics: the peer's process has no part in them. */
-import type { BenchFlow, BenchTimes, BenchWindow, OneSidedOpcode } from '../protocol/bench.js'
+import type { BenchAnswer, BenchTimes, BenchWindow, OneSidedOpcode } from '../protocol/bench.js'
 import { clock, schedulerYield } from '../shm/libc.js'
 import { type BenchLink, tailsOf } from './bench-link.js'
 import { Times } from './bench-times.js'
@@ -22,12 +22,14 @@ export function oneSided(
   kind: OneSidedOpcode,
   outstanding: number,
   { fromMs, untilMs }: BenchWindow,
-): BenchFlow & { times: BenchTimes } {
+): BenchAnswer<'one-sided'> {
   const { queuePair, waiter, plan } = link
   const tails = tailsOf(Array.from({ length: outstanding }, (_, slot) => requestOf(link, kind, slot)))
   const times = new Times()
   const isAlone = outstanding === 1
+  const startMs = clock.nowMs()
   let messages = 0
+  let completed = 0
   let free = outstanding
   let postedMs = 0
   for (let nowMs = clock.nowMs(); nowMs < untilMs || free < outstanding; ) {
@@ -40,8 +42,10 @@ export function oneSided(
     if (nowMs >= fromMs && nowMs < untilMs) messages += count
     if (isAlone && postedMs >= fromMs) times.recordMs(nowMs - postedMs)
     free += count
+    completed += count
   }
-  return { messages, bytes: messages * plan.byteLength, times: times.result('us') }
+  const all = { messages: completed, durationMs: clock.nowMs() - startMs }
+  return { messages, bytes: messages * plan.byteLength, times: times.result('us'), all }
 }
 
 /** Lists that are posted before the first of them is polled. */

@@ -82,10 +82,13 @@ export interface BenchOrders {
   stream: Order<BenchWindow, null>
   /** Takes them, and counts. */
   drain: Order<BenchWindow, BenchFlow>
-  /** Keeps that many one-sided requests outstanding; with one, the times are from the post to the completion. */
+  /**
+   * Keeps that many one-sided requests outstanding; with one, the times are from the post to the completion. `all`: from the first post to
+   * the last completion, for requests that take longer than the window.
+   */
   'one-sided': Order<
     BenchWindow & { readonly opcode: OneSidedOpcode; readonly outstanding: number },
-    BenchFlow & { readonly times: BenchTimes }
+    BenchFlow & { readonly times: BenchTimes; readonly all: { readonly messages: number; readonly durationMs: number } }
   >
   /** Nanoseconds for each work request of lists of that many; what the broker does for them is not timed. */
   'post-poll': Order<

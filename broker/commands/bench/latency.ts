@@ -92,20 +92,15 @@ export async function* mix(stage: Stage): Rows {
   )
 
   await link(small!, linkPlan(stage, bytes, PING_PONG_SLOTS))
-  const { bulkByteLength } = settings
-  const { wait } = settings
+  const { bulkByteLength, wait } = settings
   await link(bulk!, { wait, inline: false, depth: 64, slots: 1, byteLength: bulkByteLength })
   const window = windowFor(Math.max(settings.durationMs, 2000), 2)
   const { fromMs, untilMs, lastingMs } = window
   const bulkOrder = { opcode: 'write', outstanding: 1, fromMs, untilMs } as const
-  const startedMs = performance.now()
-  const [times, flow] = await Promise.all([
+  const [times, { all }] = await Promise.all([
     pingPong(small!, 'send', window),
-    bulk!.near.order('one-sided', bulkOrder, lastingMs).then((done) => ({ ...done, endedMs: performance.now() })),
+    bulk!.near.order('one-sided', bulkOrder, lastingMs),
   ])
-  // The last write ends after the window: all of them, over the time they took.
-  const written = flow.times.samples * bulkByteLength
-  const perSecond = written === 0 ? 0 : bulkByteLength / (flow.times.p50 * 1e-6) / 1e6
   yield rowOf(
     stage,
     'mix',
@@ -113,9 +108,8 @@ export async function* mix(stage: Stage): Rows {
     {
       ...microseconds(times),
       maximumUs: times.maximum,
-      bulkMBps: perSecond,
-      bulkWrites: flow.times.samples,
-      bulkSeconds: (flow.endedMs - startedMs) / 1000,
+      bulkMBps: (all.messages * bulkByteLength) / all.durationMs / 1e3,
+      bulkWrites: all.messages,
     },
   )
   for (const { near, far } of [small!, bulk!]) await Promise.all([near.order('close', null), far.order('close', null)])

@@ -1,11 +1,11 @@
 /** Curves of a run as SVG, drawn by ECharts without a browser. Both axes are logarithmic: sizes and results span decades. */
-import { LineChart } from 'echarts/charts'
+import { BarChart, LineChart } from 'echarts/charts'
 import { GridComponent, LegendComponent, TitleComponent } from 'echarts/components'
 import { init, use } from 'echarts/core'
 import { SVGRenderer } from 'echarts/renderers'
 import type { BenchRow, TestName } from './settings.js'
 
-use([LineChart, GridComponent, LegendComponent, TitleComponent, SVGRenderer])
+use([BarChart, LineChart, GridComponent, LegendComponent, TitleComponent, SVGRenderer])
 
 export interface Curve {
   readonly name: string
@@ -109,3 +109,45 @@ function curvesOf(rows: readonly BenchRow[], tests: readonly TestName[], x: 'byt
   }
   return [...curves].map(([name, points]) => ({ name, points }))
 }
+
+export interface Bars {
+  readonly title: string
+  readonly unit: string
+  readonly bars: readonly { readonly name: string; readonly value: number }[]
+}
+
+const BARS_HEIGHT = 240
+
+/** Comparisons, one below the other; lengths are logarithmic. */
+export function drawBars(comparisons: readonly Bars[]): string {
+  const height = BARS_HEIGHT * comparisons.length
+  const chart = init(null, null, { renderer: 'svg', ssr: true, width: WIDTH, height })
+  const each = comparisons.map((one, index) => ({ ...one, index, top: index * BARS_HEIGHT }))
+  chart.setOption({
+    animation: false,
+    backgroundColor: '#ffffff',
+    title: each.map(({ title, top }) => ({ text: title, top: top + 8, left: 12, textStyle: { fontSize: 14 } })),
+    grid: each.map(({ top }) => ({ top: top + 36, height: BARS_HEIGHT - 86, left: 80, right: 80 })),
+    xAxis: each.map(({ unit, bars, index }) => ({ ...axis(unit, index), min: lowerDecade(bars) })),
+    yAxis: each.map(({ bars, index }) => ({
+      type: 'category' as const,
+      gridIndex: index,
+      inverse: true,
+      data: bars.map(({ name }) => name),
+    })),
+    series: each.map(({ bars, index }) => ({
+      type: 'bar' as const,
+      xAxisIndex: index,
+      yAxisIndex: index,
+      data: bars.map(({ value }) => Number(value.toPrecision(3))),
+      label: { show: true, position: 'right' as const },
+    })),
+  })
+  const svg = chart.renderToSVGString()
+  chart.dispose()
+  return svg
+}
+
+/** Bars of a logarithmic axis begin somewhere: a decade below the shortest. */
+const lowerDecade = (bars: Bars['bars']): number =>
+  10 ** (Math.floor(Math.log10(Math.min(...bars.map(({ value }) => value)))) - 1)

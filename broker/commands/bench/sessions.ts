@@ -11,7 +11,8 @@ const LIST = 16
 const ATTACHES = { warmUp: 20, count: 200 }
 /** Each in a job of its own, because a job keeps its shared queue pair for a while. */
 const FIRST_CONNECTS = 20
-const NEXT_CONNECTS = 100
+/** Fewer than the broker takes from one session at the same time. */
+const NEXT_CONNECTS = 60
 const SESSIONS_OF_A_PROCESS = 100
 const QUEUE_PAIRS = 64
 /** Brokers do their work for new sessions first. */

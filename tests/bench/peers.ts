@@ -1,0 +1,85 @@
+/**
+ * The same work through the brokers and through what users would pick instead, interleaved in one run.
+ *
+ *   npm run bench:peers -- [--rounds 5] [--duration 1000] [--only work,…] [--out folder] [--json] [-- options for `broker bench`]
+ *
+ * Medians and ratios are printed and saved as Markdown and SVG in the folder. Peers that are not there are named and left out.
+ */
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { machineNow } from '../../broker/commands/bench/run.js'
+import { libfabric } from './peers/libfabric.js'
+import { net } from './peers/net.js'
+import { measureOurs } from './peers/ours.js'
+import { type ComparedRow, comparedRow, markdown, svg, textTable } from './peers/report.js'
+import { tcp } from './peers/tcp.js'
+import { ucx } from './peers/ucx.js'
+import { median, type Peer, type PeerName, peerNames, type Work, works } from './peers/work.js'
+import { zeromq } from './peers/zeromq.js'
+
+const { values: options, positionals } = parseArgs({
+  options: {
+    rounds: { type: 'string', default: '5' },
+    duration: { type: 'string', default: '1000' },
+    only: { type: 'string' },
+    out: { type: 'string', default: fileURLToPath(new URL('../../.cache/bench', import.meta.url)) },
+    json: { type: 'boolean', default: false },
+  },
+  allowPositionals: true,
+})
+
+const rounds = Number(options.rounds)
+const durationMs = Number(options.duration)
+const wanted = options.only?.split(',')
+const chosen = works.filter(({ name }) => wanted === undefined || wanted.includes(name))
+if (chosen.length === 0 || !(rounds >= 1) || !(durationMs >= 100)) {
+  throw new Error(`nothing to do: works are ${works.map(({ name }) => name).join(', ')}`)
+}
+
+const say = (line: string): void => void process[options.json ? 'stderr' : 'stdout'].write(`${line}\n`)
+
+function presentPeers(): Peer[] {
+  return [ucx, libfabric, zeromq, net, tcp].filter((peer) => {
+    const why = peer.missing()
+    if (why !== undefined) say(`without ${peer.name}: ${why}`)
+    return why === undefined
+  })
+}
+
+/** One round of one work: ours, then each peer. */
+async function round(work: Work, peers: readonly Peer[], found: Map<'ours' | PeerName, number[]>): Promise<void> {
+  const keep = (name: 'ours' | PeerName, value: number | undefined): void => {
+    if (value !== undefined) found.set(name, [...(found.get(name) ?? []), value])
+  }
+  keep('ours', await measureOurs(work, durationMs, positionals))
+  for (const peer of peers) keep(peer.name, await peer.measure(work, durationMs))
+}
+
+async function compare(peers: readonly Peer[]): Promise<ComparedRow[]> {
+  const found = new Map(chosen.map((work) => [work, new Map<'ours' | PeerName, number[]>()]))
+  for (let number = 1; number <= rounds; number++) {
+    for (const work of chosen) await round(work, peers, found.get(work)!)
+    say(`round ${number} of ${rounds}, load ${machineNow().load.toFixed(2)}`)
+  }
+  return chosen.map((work) => {
+    const medians = found.get(work)!
+    const medianOf = (name: PeerName): number | null => (medians.has(name) ? median(medians.get(name)!) : null)
+    const peersFound = Object.fromEntries(peerNames.map((name) => [name, medianOf(name)]))
+    return comparedRow(work, median(medians.get('ours')!), peersFound as Record<PeerName, number | null>)
+  })
+}
+
+const { cores, processor, node, load } = machineNow()
+const machine = `${cores} cores, ${processor}, Node ${node}, load ${load.toFixed(2)} at the start`
+say(machine)
+const peers = presentPeers()
+const rows = await compare(peers)
+const command = ['npm run bench:peers --', ...process.argv.slice(2)].join(' ')
+mkdirSync(options.out, { recursive: true })
+writeFileSync(join(options.out, 'peers.md'), markdown(rows, { machine, rounds, command, peers }))
+writeFileSync(join(options.out, 'peers.svg'), svg(rows))
+for (const line of textTable(rows)) say(line)
+say(`saved in ${options.out}: peers.md, peers.svg`)
+if (options.json) process.stdout.write(`${JSON.stringify({ rows })}\n`)
