@@ -8,6 +8,7 @@ import { readWishes, type Wishes } from '../wishes.js'
 import { runConformance } from './conformance.js'
 import { demonstrate } from './demo.js'
 import { compareProviders } from './differential-crew.js'
+import { provokeFaults } from './faults.js'
 
 const folder = process.argv[2]!
 const wishes = readWishes(folder)
@@ -17,6 +18,7 @@ const parts: Readonly<Record<string, (wishes: Wishes) => Promise<Partial<Report>
   conformance: runConformance,
   demo: demonstrate,
   differential: compareProviders,
+  faults: provokeFaults,
   probes: runProbes,
 }
 
