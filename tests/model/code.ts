@@ -3,9 +3,10 @@
 export { sweepQueuePair } from '../../broker/engine/command-handlers.js'
 export { thisNode } from '../../broker/engine/commands.js'
 export { EngineCompletionQueue } from '../../broker/engine/completion-queue.js'
+export { bindReceive, repeated } from '../../broker/engine/deliver.js'
 export { drainReceives, drainSends, recordSend } from '../../broker/engine/drain.js'
 export { Engine } from '../../broker/engine/engine.js'
-export { completeUnsent } from '../../broker/engine/finish.js'
+export { completeUnsent, finishReceive, markPosted } from '../../broker/engine/finish.js'
 export { Flow } from '../../broker/engine/flow.js'
 export { Idle } from '../../broker/engine/idle.js'
 export { EngineQueuePair } from '../../broker/engine/queue-pair.js'
@@ -18,6 +19,7 @@ export {
   retakeReceives,
   retakeSends,
 } from '../../broker/engine/recovery.js'
+export { decide, noEvidence, verdictWithoutReplay } from '../../broker/engine/verdicts.js'
 export { Attachment } from '../../client/attachment.js'
 export { CompletionBatch } from '../../client/completion.js'
 export { CompletionQueue } from '../../client/completion-queue.js'
@@ -31,6 +33,7 @@ export {
   claimerOf,
   doneToFree,
   generationOf,
+  packClaimed,
   packState,
   postedToDone,
   postedToQueued,

@@ -5,6 +5,7 @@ import { lockExplorations } from './lock-explorations.js'
 import { pollExplorations } from './poll-explorations.js'
 import { postExplorations } from './post-explorations.js'
 import { waitExplorations } from './wait-explorations.js'
+import { wireExplorations } from './wire-explorations.js'
 
 export const explorations: readonly Exploration[] = [
   ...lockExplorations,
@@ -12,4 +13,5 @@ export const explorations: readonly Exploration[] = [
   ...pollExplorations,
   ...waitExplorations,
   ...deliverExplorations,
+  ...wireExplorations,
 ]

@@ -41,7 +41,7 @@ export class Segments {
   readonly shape: Shape
   readonly geometry: ReturnType<typeof queuePairGeometry>
   readonly completionGeometry: ReturnType<typeof completionQueueGeometry>
-  readonly queuePair = 0
+  readonly queuePair: number
   readonly completionQueue: number
   readonly activity: number
   readonly page: number
@@ -51,11 +51,13 @@ export class Segments {
   /** What the engine rings, by member. */
   readonly doorbells: number[]
 
-  constructor(shape: Shape, bellOf?: (segments: Segments, member: number) => number) {
+  /** `base`: the word at which they begin. */
+  constructor(shape: Shape, bellOf?: (segments: Segments, member: number) => number, base = 0) {
     this.shape = shape
+    this.queuePair = base
     this.geometry = queuePairGeometry({ type: queuePairType.connected, inlineByteLength: INLINE_BYTES, ...shape })
     this.completionGeometry = completionQueueGeometry(shape.completions)
-    this.completionQueue = lines(this.geometry.byteLength)
+    this.completionQueue = base + lines(this.geometry.byteLength)
     this.activity = this.completionQueue + lines(this.completionGeometry.byteLength)
     this.page = this.activity + lines(activityLayout.byteLength)
     this.bells = this.page + lines(brokerPage.byteLength)
@@ -65,19 +67,19 @@ export class Segments {
   }
 
   sendSlot(slot: number): number {
-    return (this.geometry.sendSlotsOffset + slot * this.geometry.sendSlotByteLength) / 4
+    return this.queuePair + (this.geometry.sendSlotsOffset + slot * this.geometry.sendSlotByteLength) / 4
   }
 
   receiveSlot(slot: number): number {
-    return (this.geometry.receiveSlotsOffset + slot * receiveSlot.byteLength) / 4
+    return this.queuePair + (this.geometry.receiveSlotsOffset + slot * receiveSlot.byteLength) / 4
   }
 
   get sendLock(): number {
-    return queuePairHeader.word.sendLock
+    return this.queuePair + queuePairHeader.word.sendLock
   }
 
   get queuePairStateWord(): number {
-    return queuePairHeader.word.state
+    return this.queuePair + queuePairHeader.word.state
   }
 
   /** The engine's word in the broker page. */
@@ -86,20 +88,24 @@ export class Segments {
   }
 
   get sendTail(): number {
-    return this.geometry.sendRingOffset / 4 + referenceRingLayout.word.tail
+    return this.queuePair + this.geometry.sendRingOffset / 4 + referenceRingLayout.word.tail
   }
 
   get sendHead(): number {
-    return this.geometry.sendRingOffset / 4 + referenceRingLayout.word.head
+    return this.queuePair + this.geometry.sendRingOffset / 4 + referenceRingLayout.word.head
+  }
+
+  get receiveTail(): number {
+    return this.queuePair + this.geometry.receiveRingOffset / 4 + referenceRingLayout.word.tail
   }
 
   get receiveHead(): number {
-    return this.geometry.receiveRingOffset / 4 + referenceRingLayout.word.head
+    return this.queuePair + this.geometry.receiveRingOffset / 4 + referenceRingLayout.word.head
   }
 
   /** Entry of the send ring at a position. */
   sendEntry(position: number): number {
-    const entries = (this.geometry.sendRingOffset + referenceRingLayout.byteLength) / 4
+    const entries = this.queuePair + (this.geometry.sendRingOffset + referenceRingLayout.byteLength) / 4
     return entries + (position & (this.geometry.sendRingCapacity - 1))
   }
 
@@ -142,7 +148,9 @@ export class Segments {
     if (index >= this.page) return `page+${index - this.page}`
     if (index >= this.activity) return `activity+${index - this.activity}`
     if (index >= this.completionEntries) return `completion entry+${index - this.completionEntries}`
-    return index >= this.completionQueue ? `completion queue+${index - this.completionQueue}` : `queue pair+${index}`
+    return index >= this.completionQueue
+      ? `completion queue+${index - this.completionQueue}`
+      : `queue pair+${index - this.queuePair}`
   }
 }
 

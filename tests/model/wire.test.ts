@@ -1,0 +1,4 @@
+import { testExplorations } from './verify.js'
+import { wireExplorations } from './wire-explorations.js'
+
+testExplorations(wireExplorations)
