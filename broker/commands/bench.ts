@@ -38,8 +38,8 @@ Tests: ${testNames.slice(0, 7).join(' ')}
 
 Two brokers over loopback and processes that talk through them, as perftest does
 between two nodes. A one-way latency is half of a round trip. Each measurement
-warms up before it counts. calls/msg and brokers ns: system calls and processor
-time that both brokers together spend on a message.
+warms up before it counts. calls/msg: of the brokers, to the network. brokers, clients: processor
+ns that the processes of both nodes together spend on a message.
 
 Examples:
   broker bench --only latency,rate
@@ -125,6 +125,7 @@ async function bench(options: BenchOptions): Promise<void> {
     if (!options.json) for (const line of headLines(settings, machineNow())) process.stdout.write(`${line}\n`)
     const onRow = options.json ? () => {} : printer.row.bind(printer)
     const result = await Promise.race([run.run(onRow), whenInterrupted()])
+    if (!options.json) printer.end(result.rows)
     if (options.svg !== undefined) {
       const { drawResult } = await import('./bench/plot.js')
       writeFileSync(options.svg, drawResult(result.rows))

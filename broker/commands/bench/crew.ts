@@ -21,6 +21,7 @@ export class Crew {
   readonly #children: Children
   readonly #directory: string
   readonly #isPinned: boolean
+  readonly #started: BenchProcess[] = []
   readonly #pairs = { local: [] as Promise<Pair>[], remote: [] as Promise<Pair>[] }
 
   constructor(
@@ -45,6 +46,11 @@ export class Crew {
       await started
     }
     return Promise.all(there.slice(0, count))
+  }
+
+  /** Lets all of them go in order: sessions are closed, and what the runtime writes at the end of a process is written. */
+  async finish(): Promise<void> {
+    await Promise.all(this.#started.map((one) => one.finish()))
   }
 
   /** A process on a node, outside the pairs. */
@@ -76,6 +82,7 @@ export class Crew {
     const output = openSync(join(this.#directory, 'jobs.log'), 'a', 0o600)
     try {
       const started = new BenchProcess(name, this.#children.add(spawnBenchJob(output)))
+      this.#started.push(started)
       if (this.#isPinned) pinToCore(started.processId, side)
       const { runtimeDirectory } = this.#brokers[side]
       await started.order('attach', { runtimeDirectory, job: this.job, jobKey: this.jobKey, name })

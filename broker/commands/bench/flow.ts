@@ -43,12 +43,17 @@ async function flowRow(stage: Stage, { test, work, bytes, pairs = 1, flow, slots
   const plan = linkPlan(stage, bytes, slots)
   const [flows, spent] = await crew.linked(pairs, placeOf(stage), plan, (all) => {
     const window = windowFor(durationMs, pairs)
-    return Promise.all([Promise.all(all.map((pair) => flow(pair, window))), spentIn(window, brokers)])
+    const processIds = all.flatMap(({ near, far }) => [near.processId, far.processId])
+    return Promise.all([Promise.all(all.map((pair) => flow(pair, window))), spentIn(window, brokers, processIds)])
   })
   return rowOf(stage, test, { work, bytes, pairs }, flowValues(flows, spent, durationMs))
 }
 
-function flowValues(flows: readonly BenchFlow[], spent: Spent, durationMs: number): Record<string, number> {
+function flowValues(
+  flows: readonly BenchFlow[],
+  spent: Spent & { readonly clientsMs: number },
+  durationMs: number,
+): Record<string, number> {
   const messages = flows.reduce((sum, one) => sum + one.messages, 0)
   const bytes = flows.reduce((sum, one) => sum + one.bytes, 0)
   const counts = flows.map((one) => one.messages)
@@ -60,6 +65,7 @@ function flowValues(flows: readonly BenchFlow[], spent: Spent, durationMs: numbe
     systemCallsPerMessage: each(spent.systemCalls),
     sleepsPerMessage: each(spent.sleeps),
     brokersNsPerMessage: each(spent.processorMs * 1e6),
+    clientsNsPerMessage: each(spent.clientsMs * 1e6),
     brokersCpuPercent: (spent.processorMs / durationMs) * 100,
   }
 }

@@ -70,6 +70,14 @@ export class BenchProcess {
     })
   }
 
+  /** Resolves when the process has ended. */
+  async finish(): Promise<void> {
+    if (this.#end !== undefined) return
+    const ended = new Promise((resolve) => this.child.once('exit', resolve))
+    await this.order('finish', null)
+    await ended
+  }
+
   #receive(reply: BenchReply): void {
     const waiting = this.#waiting.shift()
     if (waiting === undefined) return

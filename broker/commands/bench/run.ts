@@ -7,6 +7,7 @@ import { Children } from '../demo/children.js'
 import { type BenchBroker, findBrokers } from './brokers.js'
 import { Crew } from './crew.js'
 import { atomics, bandwidth, pairs, rate } from './flow.js'
+import { Foreign } from './foreign.js'
 import { latency, mix, pairsLatency } from './latency.js'
 import { startLoad } from './load.js'
 import { pinToCore } from './pinning.js'
@@ -61,7 +62,9 @@ export class Bench {
     const brokers = await findBrokers(settings, this.#children, this.#directory)
     if (settings.isPinned) for (const [side, { processId }] of brokers.entries()) pinToCore(processId, side)
     if (settings.isLoaded) startLoad(this.#children, cpus().length)
-    this.#stage = { settings, brokers, crew: new Crew(settings, brokers, this.#children, this.#directory) }
+    const crew = new Crew(settings, brokers, this.#children, this.#directory)
+    const foreign = new Foreign(this.#children, () => brokers.map(({ processId }) => processId))
+    this.#stage = { settings, brokers, crew, foreign }
     return this.#stage
   }
 
@@ -72,6 +75,7 @@ export class Bench {
       rows.push(row)
       onRow(row)
     }
+    await this.#stage?.crew.finish()
     return { machine, settings: this.#settings, rows, seconds: (performance.now() - this.#startedMs) / 1000 }
   }
 
@@ -79,7 +83,10 @@ export class Bench {
     const stage = this.#stage ?? (await this.start())
     for (const name of this.#settings.tests) {
       try {
-        yield* tests[name](stage)
+        for await (const row of tests[name](stage)) {
+          yield row
+          stage.foreign.restart()
+        }
       } catch (error) {
         throw withLogs(error, name, stage.brokers)
       }

@@ -103,7 +103,7 @@ export async function* idle(stage: Stage): Rows {
   const [none, one, many] = sizes as [number, number, number]
   // Each order also makes a completion queue of the same size, which the difference takes away.
   const bytesPerQueuePair = (many - one - (one - none)) / QUEUE_PAIRS
-  await Promise.all(holders.map((holder) => holder.order('finish', null)))
+  await Promise.all(holders.map((holder) => holder.finish()))
   const values = { sessions: settings.idleSessions, cpuPercent, kibibytesPerQueuePair: bytesPerQueuePair / 1024 }
   yield rowOf(stage, 'idle', { work: 'sessions', bytes: 0, pairs: 0 }, values)
 }

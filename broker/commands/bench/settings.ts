@@ -49,6 +49,8 @@ export interface BenchRow {
   readonly pairs: number
   readonly place: 'remote' | 'local'
   readonly values: Readonly<Record<string, number>>
+  /** Of all cores, used by others while it was measured. */
+  readonly foreignCpuPercent: number
 }
 
 export interface BenchResult {

@@ -2,12 +2,14 @@
 import type { BenchLinkPlan } from '../../../protocol/bench.js'
 import type { BenchBroker } from './brokers.js'
 import type { Crew } from './crew.js'
+import type { Foreign } from './foreign.js'
 import type { BenchRow, BenchSettings, TestName } from './settings.js'
 
 export interface Stage {
   readonly settings: BenchSettings
   readonly brokers: readonly [BenchBroker, BenchBroker]
   readonly crew: Crew
+  readonly foreign: Foreign
 }
 
 export type Rows = AsyncGenerator<BenchRow, void, undefined>
@@ -32,5 +34,6 @@ export function rowOf(
   what: { readonly work: string; readonly bytes: number; readonly pairs?: number },
   values: BenchRow['values'],
 ): BenchRow {
-  return { test, work: what.work, bytes: what.bytes, pairs: what.pairs ?? 1, place: placeOf(stage), values }
+  const { work, bytes, pairs = 1 } = what
+  return { test, work, bytes, pairs, place: placeOf(stage), values, foreignCpuPercent: stage.foreign.percent() }
 }

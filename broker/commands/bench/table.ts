@@ -30,7 +30,8 @@ const flowColumns = [
   column('millionsPerSecond', 'M/s', 3, 9),
   column('megabytesPerSecond', 'MB/s', 0, 8),
   column('systemCallsPerMessage', 'calls/msg', 3),
-  column('brokersNsPerMessage', 'brokers ns', 0, 11),
+  column('brokersNsPerMessage', 'brokers', 0, 9),
+  column('clientsNsPerMessage', 'clients', 0, 9),
 ]
 const millisecondColumns = [
   column('p50Ms', 'p50 ms', 3),
@@ -43,7 +44,10 @@ const tables: Readonly<Record<TestName, Table>> = {
     title: 'Latency: send and write, half of a round trip; read, post to completion',
     columns: [bytes, ...percentiles('Us', 2), samples],
   },
-  rate: { title: 'Message rate, one pair', columns: [bytes, ...flowColumns] },
+  rate: {
+    title: 'Message rate, one pair (brokers, clients: processor ns for each message)',
+    columns: [bytes, ...flowColumns],
+  },
   bandwidth: { title: 'Bandwidth, one pair (MB = 10^6 bytes)', columns: [bytes, ...flowColumns] },
   atomics: {
     title: 'Atomics: latency of one at a time, rate with 16 under way',
@@ -89,11 +93,14 @@ const tables: Readonly<Record<TestName, Table>> = {
 }
 
 const WORK_WIDTH = 17
+/** Others that use more change what is measured. */
+const DISTURBED_PERCENT = 10
 
 /** Prints the title and the header of a table before its first row. */
 export class TablePrinter {
   readonly #print: (line: string) => void
   #test: TestName | undefined
+  #disturbed = false
 
   constructor(print: (line: string) => void) {
     this.#print = print
@@ -108,6 +115,15 @@ export class TablePrinter {
       this.#print(' work'.padEnd(WORK_WIDTH) + columns.map(({ header, width }) => header.padStart(width)).join(''))
     }
     this.#print(` ${row.work}`.padEnd(WORK_WIDTH) + columns.map((one) => cell(row, one)).join(''))
+    this.#disturbed ||= row.foreignCpuPercent > DISTURBED_PERCENT
+  }
+
+  /** A last line when figures are not to be trusted. */
+  end(rows: readonly BenchRow[]): void {
+    if (!this.#disturbed) return
+    const most = Math.max(...rows.map(({ foreignCpuPercent }) => foreignCpuPercent))
+    this.#print('')
+    this.#print(`disturbed: others used up to ${most} % of the cores meanwhile`)
   }
 }
 

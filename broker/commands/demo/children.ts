@@ -48,6 +48,10 @@ export class Children {
     return this.#living.size
   }
 
+  get processIds(): readonly number[] {
+    return [...this.#living.keys()].map(({ pid }) => pid ?? 0)
+  }
+
   async endAll(): Promise<void> {
     this.#isEnding = true
     const bark = setTimeout(() => this.#signalAll('SIGKILL'), TERMINATE_MS)
