@@ -13,6 +13,7 @@ const needs: Readonly<Record<string, string>> = {
   'qemu-system-x86_64': 'qemu-system-x86',
   busybox: 'busybox-static',
   rdma: 'iproute2',
+  ibv_rc_pingpong: 'ibverbs-utils',
   modprobe: 'kmod',
   cpio: 'cpio',
   'dpkg-deb': 'dpkg',

@@ -19,6 +19,8 @@ export interface Report {
   readonly differentialPrograms: number
   readonly mismatches: number
   readonly demo: Readonly<Record<string, unknown>> | null
+  /** Messages to and fro with a program that is not ours. */
+  readonly interoperation?: Readonly<Record<string, unknown>>
   /** What was measured when things went wrong on purpose; what did not hold is among the failures. */
   readonly faults?: Readonly<Record<string, unknown>>
   /** Parts that did not come to their end, and why; what must hold and did not. */

@@ -9,6 +9,7 @@ import { runConformance } from './conformance.js'
 import { demonstrate } from './demo.js'
 import { compareProviders } from './differential-crew.js'
 import { provokeFaults } from './faults.js'
+import { interoperate } from './interoperation.js'
 
 const folder = process.argv[2]!
 const wishes = readWishes(folder)
@@ -18,6 +19,7 @@ const parts: Readonly<Record<string, (wishes: Wishes) => Promise<Partial<Report>
   conformance: runConformance,
   demo: demonstrate,
   differential: compareProviders,
+  interoperation: interoperate,
   faults: provokeFaults,
   probes: runProbes,
 }
