@@ -2,12 +2,13 @@
  * A broker, from the claim of its runtime directory to the last trace. The command line and tests start it the same way.
  *
  *   start   directory · locks ─► node file ─► broker page ─► engine ─► control plane ─► link port ─► control socket ─► `ready`
+ *   hand over   no request, no work request taken ─► quiet ─► peers told ─► engine ─► node file kept, kernel lock free for who stands by
  *   stop    sessions told and ended ─► jobs, lanes, links ─► engine ─► socket, node file, locks, directory
  */
 import { closeSync } from 'node:fs'
 import { brokerState } from '../protocol/broker-page.js'
 import { SharedVerbsError } from '../protocol/errors.js'
-import { controlSocketPath } from '../protocol/paths.js'
+import { controlSocketPath, standbyPath } from '../protocol/paths.js'
 import { closeDescriptor, eventfdCreate, notifyReady } from '../shm/libc.js'
 import { OwnedClock, systemClock } from './control/clock.js'
 import { ControlPlane } from './control/control-plane.js'
@@ -20,6 +21,7 @@ import { within } from './control/within.js'
 import { BrokerPage } from './observe/broker-page.js'
 import { createLogger, type Logger } from './observe/logger.js'
 import { NodeFile, readBootId } from './observe/node-file.js'
+import { lockHolderOf } from './observe/node-file-reader.js'
 import { Observer } from './observe/observer.js'
 import { createNodeId } from './peers/link-security.js'
 
@@ -36,11 +38,24 @@ export interface RunningBroker {
   stop(): Promise<void>
   /** Takes nothing new and waits until everything posted has its verdict; tells how much has not at the deadline. Never fails. */
   drain(timeoutMs: number): Promise<{ readonly outstanding: number }>
+  /**
+   * Gives way to the broker that stands by: sessions go on with it. Throws `aborted` when nobody stands by, `timeout` when what was
+   * posted did not end in time; then nothing has happened. Settles before this broker has ended; see `whenStopped`.
+   */
+  handover(timeoutMs: number): Promise<void>
   /** Adds a node or moves it; throws `invalid-argument` for an address that makes no sense. */
   addPeer(name: string, address: string): void
   /** Settles when the broker has stopped; rejects with what ended it when that was not `stop`. */
   readonly whenStopped: Promise<void>
 }
+
+const refused = (why: string): SharedVerbsError => new SharedVerbsError('aborted', `handover refused: ${why}`)
+
+const unfinished = (outstanding: number, timeoutMs: number): SharedVerbsError =>
+  new SharedVerbsError('timeout', `handover given up: ${outstanding} requests were not done in ${timeoutMs} ms`, {
+    outstanding,
+    timeoutMs,
+  })
 
 const HEARTBEAT_MS = 250
 /** Stopping goes by the machine's own time, because it waits for others. No step waits longer than this for somebody else. */
@@ -57,6 +72,7 @@ export async function runBroker(options: BrokerOptions): Promise<RunningBroker> 
     path: settings.runtimeDirectory,
     socketMode: settings.socketMode,
     onFriendlyLockLost: (error) => log.warn({ reason: error.message }, 'the lock in front was not refreshed'),
+    ...(settings.standby ? { standby: { onWaiting: settings.onStandby } } : {}),
   })
   const broker = await makeBroker(settings, directory, log)
   try {
@@ -129,7 +145,9 @@ class Broker implements RunningBroker {
   async start(): Promise<void> {
     const { engine, ready } = await this.#startEngine()
     const parts = { engine, ready, clock: this.#clock, observer: this.#observer, nodeFile: this.#nodeFile }
-    const plane = new ControlPlane({ ...parts, settings: this.#settings, page: this.#page, doorbell: this.#doorbell })
+    const handover = (timeoutMs: number): Promise<void> => this.handover(timeoutMs)
+    const own = { settings: this.#settings, page: this.#page, doorbell: this.#doorbell, handover }
+    const plane = new ControlPlane({ ...parts, ...own })
     this.#plane = plane
     engine.on('failed', (failure) => this.#engineFailed(new SharedVerbsError('internal-error', failure.message)))
     this.linkPort = await plane.sharing.listen()
@@ -139,6 +157,7 @@ class Broker implements RunningBroker {
     plane.setState(brokerState.running)
     this.#beat()
     this.#clock.every(HEARTBEAT_MS, () => this.#beat())
+    plane.restart.start()
     this.#nodeFile.publishReady()
     this.#observer.note(
       'broker-started',
@@ -163,6 +182,51 @@ class Broker implements RunningBroker {
     }
   }
 
+  async handover(timeoutMs: number): Promise<void> {
+    const plane = this.#plane
+    if (!plane || this.state !== 'running' || this.#stopping) throw refused('this broker does not run')
+    if (lockHolderOf(standbyPath(this.runtimeDirectory)) === 0) {
+      throw refused(`nobody stands by; start the next broker with 'broker start --standby' first`)
+    }
+    // Whoever is not back yet could not come back twice.
+    await plane.restart.whenSettled()
+    this.#observer.note('broker-hands-over', `at most ${timeoutMs} ms`)
+    let end: (goesOn: boolean) => void = () => {}
+    plane.pause = new Promise((resolve) => {
+      end = resolve
+    })
+    try {
+      const { outstanding } = await plane.engine.call('drain', { timeoutMs })
+      if (outstanding > 0) throw unfinished(outstanding, timeoutMs)
+    } catch (error) {
+      plane.pause = null
+      end(true)
+      throw error
+    }
+    end(false)
+    this.#stopping = this.#giveWay(plane)
+  }
+
+  /** From here on the sessions are the next broker's: nothing of them is touched. */
+  async #giveWay(plane: ControlPlane): Promise<void> {
+    plane.gaveWay = true
+    this.#nodeFile.quiesced()
+    this.state = 'draining'
+    plane.sessions.unwatch()
+    // The answer to whoever asked for it leaves first.
+    await new Promise<void>((resolve) => setImmediate(resolve))
+    plane.sharing.leave('handover')
+    this.#server?.stopListening()
+    await this.#stopEngine()
+    this.#server?.close()
+    plane.sessions.abandonAll()
+    plane.restart.abandon()
+    this.#observer.note('broker-stopped', 'handed over')
+    this.state = 'stopped'
+    await this.#removeTraces(false)
+    this.#settle.resolve()
+  }
+
   stop(): Promise<void> {
     return this.#stop(null)
   }
@@ -172,8 +236,9 @@ class Broker implements RunningBroker {
     // From here on an engine that ends is no news.
     this.#stopping = Promise.resolve()
     this.#server?.close()
-    await this.#step('closing links', this.#plane?.sharing.stop('start failed'))
+    await this.#step('closing links', this.#plane?.sharing.stop('handover', 'start failed'))
     await this.#stopEngine()
+    this.#plane?.restart.abandon()
     await this.#removeTraces(this.#nodeFile.members.used === 0)
   }
 
@@ -239,9 +304,10 @@ class Broker implements RunningBroker {
     if (plane) {
       this.#refuseNew(plane, failure ? failure.message.slice(0, 200) : 'stopping')
       this.#server?.stopListening()
+      await this.#step('ending the wait for sessions', plane.restart.end())
       clean = await this.#endSessions(plane)
       await this.#step('removing jobs', Promise.all(plane.jobs.all.map((job) => plane.jobs.remove(job))))
-      await this.#step('closing links', plane.sharing.stop('stopped'))
+      await this.#step('closing links', plane.sharing.stop('stop', 'stopped'))
     }
     await this.#stopEngine()
     if (plane?.sessions.abandonLingering()) clean = false
@@ -256,7 +322,8 @@ class Broker implements RunningBroker {
   /** Ends every session; true if nobody is left who might use its number. */
   async #endSessions(plane: ControlPlane): Promise<boolean> {
     const { sessions } = plane
-    const leaving = sessions.all.map((session) => sessions.leave(session, false))
+    const reason = 'the broker stops'
+    const leaving = sessions.all.map((session) => sessions.endSession(session, reason))
     await this.#step('ending sessions', Promise.all(leaving))
     this.#server?.close()
     const deadlineMs = systemClock.nowMs() + TOKEN_GRACE_MS

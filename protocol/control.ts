@@ -7,6 +7,9 @@
  *   reply     [2, id, result]
  *   failure   [3, id, {code, message, context}]      id -1: what came was so wrong that no request can be named
  *   event     [4, name, body]             broker → client, unasked
+ *
+ * After the end of its broker a session goes on with the next one: `reattach`, one `present` for each object it holds (completion queues
+ * before the queue pairs that use them), `reattached`; after its reply everything is as before.
  */
 import { z } from 'zod'
 import { isName, isNodeName } from './address.js'
@@ -53,6 +56,8 @@ export interface RequestDefinition<Body extends z.ZodType = z.ZodType, Result ex
   readonly result: Result
   /** Descriptors that travel beside the reply, in order. */
   readonly descriptors: readonly string[]
+  /** Descriptors that travel beside the request, in order. */
+  readonly presented: readonly string[]
 }
 
 function request<Body extends z.ZodType, Result extends z.ZodType>(
@@ -60,8 +65,9 @@ function request<Body extends z.ZodType, Result extends z.ZodType>(
   body: Body,
   result: Result,
   descriptors: readonly string[] = [],
+  presented: readonly string[] = [],
 ): RequestDefinition<Body, Result> {
-  return { name: named, body, result, descriptors }
+  return { name: named, body, result, descriptors, presented }
 }
 const nothing = z.strictObject({})
 
@@ -90,6 +96,46 @@ export const requests = {
     }),
     ['broker-page', 'activity', 'liveness', 'session-doorbell', 'engine-doorbell'],
   ),
+  /**
+   * First message of a session that lost its broker, to the next one. Everything is checked against the node file and the kernel's word;
+   * what does not fit is refused. Reply's descriptors: the new broker page, the new engine doorbell.
+   */
+  reattach: request(
+    'reattach',
+    z.strictObject({
+      abiVersion: u32,
+      fingerprint: u32,
+      job: name,
+      jobKey: z.string().max(256),
+      member: count(limits.members),
+      memberGeneration: u32,
+      /** Of the broker that was lost. */
+      epoch: u32,
+      node: nodeName,
+      processId: u32,
+    }),
+    z.strictObject({
+      epoch: u32,
+      brokerProcessId: u32,
+      brokerPageByteLength: byteLength,
+      provider: z.string().max(64),
+    }),
+    ['broker-page', 'engine-doorbell'],
+    ['liveness', 'activity', 'session-doorbell'],
+  ),
+  /** One object that the session holds, with the descriptor of its segment: what the broker knows of it. */
+  present: request(
+    'present',
+    z.strictObject({ kind: z.enum(['completion-queue', 'memory-region', 'queue-pair']), ...objectId }),
+    /** Of a connected queue pair its peer; else nothing. */
+    z.strictObject({ remote: addressSchema.optional() }),
+    [],
+    ['segment'],
+  ),
+  /** Everything was presented; replied when the job goes on. */
+  reattached: request('reattached', nothing, nothing),
+  /** Of an operator, by a connection that is no session: hand over to the broker that stands by. Replied before the connection ends. */
+  handover: request('handover', z.strictObject({ timeoutMs }), z.strictObject({ epoch: u32, processId: u32 })),
   /** Orderly end: everything of the session is closed; replied when done. */
   detach: request('detach', nothing, nothing),
   createCompletionQueue: request(
@@ -160,6 +206,8 @@ export const events = {
   'path-recovered': z.strictObject({ node: nodeName }),
   'device-removed': z.strictObject({ device: z.string().max(256) }),
   'broker-draining': z.strictObject({ reason }),
+  /** The broker has ended the session and closed its objects: no other broker will know it. */
+  'session-ended': z.strictObject({ reason }),
 } as const
 
 export type RequestName = keyof typeof requests

@@ -60,6 +60,8 @@ export const linkMessages = {
     nodeId: hex,
     bootId: z.string().max(64),
     epoch: u32,
+    /** Where this broker listens for links, on the address it is reached by: for a peer that was called and must call back. */
+    port: z.number().int().min(0).max(65535),
     provider: z.enum(['soft', 'verbs']),
     lanes: small,
     sharing: z.enum(['job', 'node']),
@@ -110,7 +112,8 @@ export const linkMessages = {
   'lane-reap': z.strictObject({ ...laneName, incarnation: u32 }),
   'lane-reaped': z.strictObject({ ...laneName, incarnation: u32, agreed: z.boolean() }),
   heartbeat: z.strictObject({ engineTurns: whole, echo: whole }),
-  goodbye: z.strictObject({ reason: z.string().max(200) }),
+  /** stop: what this node had is gone. handover: the next broker of this node goes on with it. */
+  goodbye: z.strictObject({ kind: z.enum(['stop', 'handover']), reason: z.string().max(200) }),
 } as const
 
 export type LinkMessageName = keyof typeof linkMessages

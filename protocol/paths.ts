@@ -15,6 +15,8 @@ export const controlSocketPath = (directory: string): string => `${directory}/br
 export const nodeFilePath = (directory: string): string => `${directory}/node`
 /** proper-lockfile makes `<path>.lock` beside it. */
 export const lockPath = (directory: string): string => `${directory}/broker`
+/** Its kernel lock is held by the broker that stands by. */
+export const standbyPath = (directory: string): string => `${directory}/standby`
 
 /** Longest path a Unix socket address holds (unix(7): sun_path is 108 bytes with the closing zero). */
 export const socketPathByteLength = 107

@@ -337,15 +337,16 @@ const POLLIN = 1
 
 /**
  * Blocks until one of a few descriptors is readable or hung up; its index, or -1 at the deadline.
- * Waker: whoever writes or closes the other end. A waker that died closes it, which also ends the wait.
+ * Waker: whoever writes or closes the other end. A waker that died closes it, which also ends the wait. Of those from
+ * `readable` on only the hang-up counts.
  */
-export function pollDescriptors(fds: readonly number[], timeoutMs: number): number {
+export function pollDescriptors(fds: readonly number[], timeoutMs: number, readable = fds.length): number {
   if (fds.length > MAX_POLLED) throw new ShmError('out-of-bounds', `${fds.length} descriptors, at most ${MAX_POLLED}`)
   const base = at.polled / 4
   for (let index = 0; index < fds.length; index++) arena.i32[base + index * 2] = fds[index]!
   const deadlineMs = clock.nowMs() + timeoutMs
   for (;;) {
-    for (let index = 0; index < fds.length; index++) arena.i32[base + index * 2 + 1] = POLLIN
+    for (let index = 0; index < fds.length; index++) arena.i32[base + index * 2 + 1] = index < readable ? POLLIN : 0
     const leftMs = Math.min(Math.max(0, Math.ceil(deadlineMs - clock.nowMs())), LONGEST_SLEEP_MS)
     const result = outcome(c.poll(POLLED_ADDRESS, fds.length, leftMs))
     // Interrupted, or a slice of a very long wait: go on until the deadline.

@@ -124,6 +124,16 @@ export class SeqpacketConnection {
     return this.#open
   }
 
+  /** For whoever sleeps on several things at once; reading and closing it stay the connection's. */
+  get descriptor(): number {
+    return this.#fd
+  }
+
+  /** Takes what has come by now: for a thread whose event loop is blocked. */
+  readNow(): void {
+    this.#turn()
+  }
+
   /** Messages that the socket has not taken yet. */
   get queued(): number {
     return this.#queue.length

@@ -34,7 +34,7 @@ export async function attach(
 }
 
 /** Nothing else of the message is looked at before these agree. */
-function checkLanguage(body: CheckedBody<'attach'>): void {
+export function checkLanguage(body: { readonly abiVersion: number; readonly fingerprint: number }): void {
   if (body.abiVersion === abiVersion && body.fingerprint === clientFingerprint) return
   const theirs = `${body.abiVersion}/${body.fingerprint.toString(16)}`
   const ours = `${abiVersion}/${clientFingerprint.toString(16)}`

@@ -3,6 +3,7 @@ import type { QueuePairAddress, ServiceAddress } from '../../protocol/address.js
 import { SharedVerbsError } from '../../protocol/errors.js'
 import { rejectReason } from '../../protocol/wire.js'
 import { thisNode } from '../engine/commands.js'
+import type { Job } from '../sessions/job.js'
 import type { QueuePair, QueuePairs } from '../sessions/queue-pair.js'
 import type { Session } from '../sessions/session.js'
 import type { ObjectIdentity } from '../sessions/shared-object.js'
@@ -23,6 +24,7 @@ export interface ConnectionsOptions {
 
 /** Datagrams go by one class; a queue pair's own class chooses the lanes of its connection. */
 const DATAGRAM_TRAFFIC_CLASS = 0
+const LOST_LANE_PAUSE_MS = 5
 
 export class Connections {
   readonly #options: ConnectionsOptions
@@ -50,11 +52,27 @@ export class Connections {
     queuePair.connecting = true
     try {
       const deadlineMs = this.#options.clock.nowMs() + timeoutMs
-      const use = await this.#use(session, remote.node, queuePair.trafficClass, deadlineMs)
-      return await this.#connectOver(queuePair, use, remote, deadlineMs)
+      for (;;) {
+        const use = await this.#use(session, remote.node, queuePair.trafficClass, deadlineMs)
+        const connected = await this.#tryOver(session, queuePair, use, remote, deadlineMs)
+        if (connected) return connected
+      }
     } finally {
       queuePair.connecting = false
     }
+  }
+
+  /** A job goes on that an earlier broker left: its connections use their ways again, so that these are rebuilt. */
+  resume(job: Job): void {
+    const { queuePairs, sharing, node } = this.#options
+    for (const queuePair of queuePairs.ofJob(job.number)) {
+      const connection = queuePairs.connectionOf(queuePair)
+      if (!connection || queuePair.removal || queuePair.connection) continue
+      const { peer, lane } = connection
+      const use = peer === thisNode ? localUse(node) : sharing.resume(queuePair, peer, lane)
+      if (use) queuePairs.setConnection(queuePair, use)
+    }
+    sharing.jobAppeared(job)
   }
 
   async disconnect(session: Session, identity: ObjectIdentity, timeoutMs: number): Promise<void> {
@@ -111,6 +129,26 @@ export class Connections {
     if (node === this.#options.node) return Promise.resolve(localUse(node))
     const isWanted = (): boolean => session.served
     return this.#options.sharing.acquire(session.job, { node, trafficClass, deadlineMs, isWanted })
+  }
+
+  /** Undefined: the lane was lost meanwhile, and there is time to try another. */
+  async #tryOver(
+    session: Session,
+    queuePair: QueuePair,
+    use: PathUse,
+    remote: QueuePairAddress | ServiceAddress,
+    deadlineMs: number,
+  ): Promise<QueuePairAddress | undefined> {
+    try {
+      return await this.#connectOver(queuePair, use, remote, deadlineMs)
+    } catch (error) {
+      const lost = error instanceof SharedVerbsError && error.code === 'path-lost'
+      const again = lost && !queuePair.removal && session.served && this.#options.clock.nowMs() < deadlineMs
+      if (!again) throw error
+      // The engine may know of the loss a moment before the lane is given up here.
+      await new Promise<void>((resolve) => this.#options.clock.after(LOST_LANE_PAUSE_MS, resolve))
+      return undefined
+    }
   }
 
   async #connectOver(

@@ -1,5 +1,6 @@
 /** Everything the main thread of a broker has, put together once; handlers of requests find what they need here. */
 import { brokerState } from '../../protocol/broker-page.js'
+import { fileIdentity } from '../../shm/mapping.js'
 import type { EngineReady } from '../engine/commands.js'
 import { Regions } from '../memory/region.js'
 import type { BrokerPage } from '../observe/broker-page.js'
@@ -11,6 +12,7 @@ import type { Job, JobIdentity } from '../sessions/job.js'
 import { Jobs } from '../sessions/jobs.js'
 import type { ObjectServices } from '../sessions/object-services.js'
 import { QueuePairs } from '../sessions/queue-pair.js'
+import { Restart } from '../sessions/restart.js'
 import { Sessions } from '../sessions/sessions.js'
 import { Sharing, type SharingOptions } from '../sharing/sharing.js'
 import type { Clock } from './clock.js'
@@ -29,6 +31,8 @@ export interface ControlPlaneParts {
   readonly doorbell: number
   readonly engine: Engine
   readonly ready: EngineReady
+  /** Stops everything for the broker that stands by; throws when that cannot be. */
+  handover(timeoutMs: number): Promise<void>
 }
 
 export class ControlPlane {
@@ -48,6 +52,13 @@ export class ControlPlane {
   readonly services: Services
   readonly sharing: Sharing
   readonly connections: Connections
+  /** Of what an earlier broker left. */
+  readonly restart: Restart
+  readonly handover: (timeoutMs: number) => Promise<void>
+  /** Set while this broker tries to hand over: requests wait for its outcome, true = this broker goes on. */
+  pause: Promise<boolean> | null = null
+  /** Handed over: nothing of any session is this broker's any more. */
+  gaveWay = false
   /** Nothing new is begun. */
   draining = false
 
@@ -61,6 +72,7 @@ export class ControlPlane {
     this.doorbell = parts.doorbell
     this.engine = engine
     this.ready = parts.ready
+    this.handover = (timeoutMs) => parts.handover(timeoutMs)
     const objects: ObjectServices = { engine, nodeFile, observer, accounts: new Accounts(settings.limits) }
     this.completionQueues = new CompletionQueues(objects)
     this.queuePairs = new QueuePairs(objects, this.completionQueues)
@@ -72,6 +84,7 @@ export class ControlPlane {
       clock,
       idleMs: settings.idleReapMs,
       beforeRemoval: (job) => this.sharing.endJob(job),
+      left: (identity) => this.restart.left(identity),
     })
     this.services = new Services({ engine, clock, observer })
     const { jobs, services, sharing } = this
@@ -81,6 +94,19 @@ export class ControlPlane {
       this.connections.leave(session)
     }
     this.sessions = new Sessions({ services: objects, clock, jobs, completionQueues, queuePairs, regions, onLeave })
+    this.restart = new Restart({
+      services: objects,
+      clock,
+      graceMs: settings.reattachGraceMs,
+      device: fileIdentity(parts.page.mapping.fd).dev,
+      jobs,
+      sessions: this.sessions,
+      completionQueues,
+      queuePairs,
+      regions,
+      onResumed: (job) => this.connections.resume(job),
+      onSettled: (identity) => sharing.jobSettled(identity),
+    })
     this.#relayEvents()
   }
 
@@ -96,15 +122,28 @@ export class ControlPlane {
   }: ControlPlaneParts): SharingOptions {
     const { provider } = ready
     const { nodeId, epoch } = nodeFile
-    const { node, lanes, sharing, clusterKey, host, port, peers, peersFile, random, idleReapMs: idleMs } = settings
+    const {
+      node,
+      lanes,
+      sharing,
+      clusterKey,
+      host,
+      port,
+      peers,
+      peersFile,
+      random,
+      idleReapMs: idleMs,
+      peerGraceMs,
+    } = settings
     const identity = { node, nodeId, bootId: readBootId(), epoch, provider, lanes, sharing }
     const findJob = (of: JobIdentity): Job | undefined => {
       const job = this.jobs.find(of)
-      return job?.removal ? undefined : job
+      return job?.removal || job?.resumption ? undefined : job
     }
+    const isAwaited = (of: JobIdentity): boolean => this.restart.left(of) !== undefined
     const places = { host, port, peers, peersFile, clusterKey }
     const tools = { clock, random, observer, nodeFile, page, doorbell, engine, ready }
-    return { ...places, ...tools, identity, idleMs, findJob }
+    return { ...places, ...tools, identity, idleMs, peerGraceMs, findJob, isAwaited }
   }
 
   setState(state: (typeof brokerState)[keyof typeof brokerState]): void {

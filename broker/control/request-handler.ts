@@ -10,13 +10,17 @@ export interface Answer<Name extends RequestName> {
   readonly descriptors?: () => readonly number[] | undefined
 }
 
-/** All requests but `attach`, which makes the session. */
-export type SessionRequestName = Exclude<RequestName, 'attach'>
+/** Requests that begin what the connection is for. */
+export type OpeningName = 'attach' | 'reattach' | 'handover'
+/** All others. */
+export type SessionRequestName = Exclude<RequestName, OpeningName>
 
 export type Handler<Name extends SessionRequestName> = (
   plane: ControlPlane,
   session: Session,
   body: CheckedBody<Name>,
+  /** As many as the request's definition says; the handler's in any case. */
+  presented: readonly number[],
 ) => Answer<Name> | Promise<Answer<Name>>
 
 export type Handlers = { readonly [Name in SessionRequestName]: Handler<Name> }

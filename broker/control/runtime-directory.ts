@@ -4,15 +4,17 @@
  *   <dir>/broker.lock   proper-lockfile, in front: tells a second start at once, kindly
  *   <dir>/node          the kernel's lock on the node file, held for life: the authority. The first alone would be robbed
  *                       from a broker that is merely stopped, because it goes by the age of a file
+ *   <dir>/standby       the kernel's lock on it is held by the broker that waits for the node file's
  *   <dir>/broker.sock   the control socket; a stale one is replaced only while the lock is held
  */
 import { closeSync, constants, fstatSync, mkdirSync, openSync, readSync, rmdirSync, rmSync, statSync } from 'node:fs'
 import { lock } from 'proper-lockfile'
 import { SharedVerbsError } from '../../protocol/errors.js'
 import { nodeFileHeader, nodeFileMagic } from '../../protocol/node-file.js'
-import { controlSocketPath, lockPath, nodeFilePath, socketPathByteLength } from '../../protocol/paths.js'
+import { controlSocketPath, lockPath, nodeFilePath, socketPathByteLength, standbyPath } from '../../protocol/paths.js'
 import { tryLockWholeFile } from '../../shm/libc.js'
 import { Memory } from '../../shm/memory.js'
+import { systemClock } from './clock.js'
 
 export interface ClaimOptions {
   readonly path: string
@@ -20,12 +22,15 @@ export interface ClaimOptions {
   readonly socketMode: number
   /** proper-lockfile could not refresh its lock: worth a word in the log, never more, because it is not the authority. */
   onFriendlyLockLost(error: Error): void
+  /** Wait until the broker that is there has ended, whatever way; told when waiting begins. */
+  readonly standby?: { readonly onWaiting: () => void }
 }
 
 type Release = () => Promise<void>
 
 const STALE_MS = 10_000
 const LOCK_TRIES = 10
+const STANDBY_LOOK_MS = 5
 
 const unusable = (path: string, why: string, cure: string, cause?: unknown): SharedVerbsError =>
   new SharedVerbsError('runtime-directory-unusable', `runtime directory ${path} ${why}; ${cure}`, { path }, cause)
@@ -52,6 +57,7 @@ export class RuntimeDirectory {
     const { path } = options
     const created = prepare(path, options.socketMode)
     try {
+      if (options.standby) return await waitForDirectory(options, created, options.standby.onWaiting)
       const friendly = await takeFriendlyLock(options)
       const fd = lockNodeFile(path, options.socketMode)
       if (fd === undefined) {
@@ -63,6 +69,11 @@ export class RuntimeDirectory {
       if (created) removeIfEmpty(path)
       throw error
     }
+  }
+
+  /** With a kernel lock that was waited for. */
+  static async standing(options: ClaimOptions, fd: number, created: boolean): Promise<RuntimeDirectory> {
+    return new RuntimeDirectory(options.path, fd, created, await replaceFriendlyLock(options))
   }
 
   /** Call after the node file's descriptor is closed, except that `removeNodeFile` comes before. May be repeated. */
@@ -77,6 +88,41 @@ export class RuntimeDirectory {
   removeNodeFile(): void {
     rmSync(nodeFilePath(this.path), { force: true })
   }
+}
+
+/**
+ * The kernel's lock is the only thing waited for: a broker that is stopped or hangs keeps it. Asked often, because every moment in which
+ * nobody holds it is one in which jobs stand still.
+ */
+async function waitForDirectory(
+  options: ClaimOptions,
+  created: boolean,
+  onWaiting: () => void,
+): Promise<RuntimeDirectory> {
+  const { path, socketMode } = options
+  const place = takeStandby(path, socketMode)
+  try {
+    let waiting = false
+    for (;;) {
+      const fd = lockNodeFile(path, socketMode)
+      if (fd !== undefined) return await RuntimeDirectory.standing(options, fd, created)
+      if (!waiting) onWaiting()
+      waiting = true
+      await new Promise<void>((resolve) => systemClock.after(STANDBY_LOOK_MS, resolve))
+    }
+  } finally {
+    rmSync(standbyPath(path), { force: true })
+    closeSync(place)
+  }
+}
+
+/** One at a time: two would race for the lock, and the second could win it with the older build. */
+function takeStandby(path: string, socketMode: number): number {
+  const file = standbyPath(path)
+  const fd = openNodeFile(path, file, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, socketMode & 0o600)
+  if (tryLockWholeFile(fd)) return fd
+  closeSync(fd)
+  throw new SharedVerbsError('broker-already-running', `another broker stands by in ${path} already`, { path })
 }
 
 /** True if the directory was made here. */

@@ -29,6 +29,14 @@ export interface BrokerOptions {
   readonly lanes?: number
   readonly sharing?: 'job'
   readonly idleReapMs?: number
+  /** How long a session may take to come back after a restart of the broker. */
+  readonly reattachGraceMs?: number
+  /** How long what was posted to a node that was lost waits for it. */
+  readonly peerGraceMs?: number
+  /** Wait for a broker that runs in the directory to end or hand over, instead of refusing to start. */
+  readonly standby?: boolean
+  /** A standby waits from now on. */
+  readonly onStandby?: () => void
   /** How the engine waits for work. */
   readonly idle?: 'adaptive' | 'spin' | 'block'
   readonly bounceCount?: number
@@ -73,6 +81,10 @@ export function checkSettings(options: BrokerOptions): Settings {
     lanes: options.lanes ?? defaults.lanes,
     sharing: options.sharing ?? 'job',
     idleReapMs: options.idleReapMs ?? 60_000,
+    reattachGraceMs: options.reattachGraceMs ?? 5000,
+    peerGraceMs: options.peerGraceMs ?? 30_000,
+    standby: options.standby ?? false,
+    onStandby: options.onStandby ?? (() => {}),
     idle: options.idle ?? 'adaptive',
     bounceCount: options.bounceCount ?? defaults.bounceCount,
     bounceByteLength: options.bounceByteLength ?? defaults.bounceByteLength,
@@ -114,6 +126,8 @@ function checkNumbers(settings: Settings): void {
   whole('port', 0, 65535)
   whole('lanes', 1, protocolLimits.lanes)
   whole('idleReapMs', 1, 2 ** 31 - 1)
+  whole('reattachGraceMs', 0, 2 ** 31 - 1)
+  whole('peerGraceMs', 0, 2 ** 31 - 1)
   whole('bounceCount', 8, 65536)
   // A frame's length has 16 bits and its messages stand on 8 bytes.
   whole('bounceByteLength', 256, 65528)

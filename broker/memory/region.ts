@@ -8,8 +8,14 @@ import { limits } from '../../protocol/limits.js'
 import { regionRight } from '../../protocol/wire.js'
 import { Mapping, wholePages } from '../../shm/mapping.js'
 import { accountOf } from '../sessions/completion-queue.js'
-import { ObjectRegistry } from '../sessions/object-registry.js'
-import { forgiveMissing, type ObjectServices, recordUsage, tableFull } from '../sessions/object-services.js'
+import { type LeftRow, ObjectRegistry } from '../sessions/object-registry.js'
+import {
+  forgiveMissing,
+  mapPresented,
+  type ObjectServices,
+  recordUsage,
+  tableFull,
+} from '../sessions/object-services.js'
 import type { Session } from '../sessions/session.js'
 import { type ObjectIdentity, SharedObject } from '../sessions/shared-object.js'
 
@@ -76,6 +82,33 @@ export class Regions extends ObjectRegistry<Region> {
     }
     recordUsage(this.#services, session, { regions: 1, bytes: mappedByteLength })
     await this.keep(region)
+    return region
+  }
+
+  protected leftRow(number: number): LeftRow | undefined {
+    const { regions } = this.#services.nodeFile
+    return number < regions.rows ? regions.read(number) : undefined
+  }
+
+  protected async revive(creator: Session, number: number, descriptor: number): Promise<Region> {
+    const { nodeFile, accounts } = this.#services
+    const { generation, rights, byteLength, segmentByteLength } = nodeFile.regions.read(number)
+    const mapping = mapPresented(descriptor, segmentByteLength)
+    const region = new Region({ number, generation, creator, mapping }, { byteLength, rights })
+    try {
+      accounts.charge(accountOf(creator), { bytes: mapping.byteLength })
+    } catch (error) {
+      mapping.close()
+      throw error
+    }
+    try {
+      await this.#tellEngine(region)
+    } catch (error) {
+      accounts.refund(accountOf(creator), { bytes: mapping.byteLength })
+      mapping.close()
+      throw error
+    }
+    recordUsage(this.#services, creator, { regions: 1, bytes: mapping.byteLength })
     return region
   }
 

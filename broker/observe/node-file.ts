@@ -2,7 +2,9 @@
  * The node file as its only writer sees it: header, tables, counters, errors, events.
  *
  * A file that a broker of the same node left behind in the same boot is adopted: numbers and generations go on where they were,
- * because somebody who holds an old one may still live (crash-consistency S8). Anything else is written anew. The file never shrinks,
+ * because somebody who holds an old one may still live (crash-consistency S8). Its rows of jobs, members, objects and peers stay as they
+ * are and reserved, until their clients have presented what they hold or are known not to come (sessions/restart.ts); only clients write
+ * segments, so this file is what a successor believes. Anything else is written anew. The file never shrinks,
  * so that a reader that mapped it meets no fault.
  */
 import { closeSync, fstatSync, readFileSync } from 'node:fs'
@@ -13,7 +15,6 @@ import {
   eventRow,
   jobRow,
   memberRow,
-  memberState,
   nodeFileGeometry,
   nodeFileHeader,
   nodeFileMagic,
@@ -92,8 +93,11 @@ export class NodeFile {
     this.errors = new ErrorLog(errors, identity.wallTimeMs)
     const events = new Table(memory, sections.events, eventRow, 0)
     this.events = new EventRing(events, identity.wallTimeMs, lastSequence(events))
-    for (const table of [this.jobs, this.queuePairs, this.completionQueues, this.regions]) table.freeAll()
-    for (const table of [this.peers, this.sharedQueuePairs, errors]) table.freeAll()
+    for (const table of [this.jobs, this.members, this.queuePairs, this.completionQueues, this.regions, this.peers]) {
+      table.holdAll()
+    }
+    // Lanes hold nothing that lasts.
+    for (const table of [this.sharedQueuePairs, errors]) table.freeAll()
     this.#writeHeader(identity, mark)
   }
 
@@ -134,16 +138,16 @@ export class NodeFile {
     return next === 0 ? 1 : next
   }
 
-  /** Members that an earlier broker of this file left in use: their numbers rest until somebody says that they are dead. */
-  leftMembers(): { readonly row: number; readonly processId: number }[] {
-    const left: { row: number; processId: number }[] = []
-    for (let row = 1; row < this.members.rows; row++) {
-      const { state, processId } = this.members.read(row)
-      if (state === memberState.free) continue
-      this.members.hold(row)
-      left.push({ row, processId })
-    }
-    return left
+  /** A broker that hands over has stopped everything. */
+  quiesced(): void {
+    this.header({ quiescedTimeMs: this.#wallTimeMs() })
+  }
+
+  /** What the predecessor left goes on; how long everything stood still if it had handed over, else null. */
+  resumed(resumedTimeMs: number): number | null {
+    const { quiescedTimeMs, resumedTimeMs: before } = nodeFileHeader.read(this.mapping.memory, 0)
+    this.header({ resumedTimeMs })
+    return quiescedTimeMs > before ? resumedTimeMs - quiescedTimeMs : null
   }
 
   /** Gives the mapping back and, with the descriptor, the kernel lock. May be repeated. */

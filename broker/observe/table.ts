@@ -70,6 +70,18 @@ export class Table<Row extends { state: number }> {
     this.#used++
   }
 
+  /** Keeps every row that an earlier writer left in use, so that its number is not issued anew while somebody may hold it. */
+  holdAll(): void {
+    for (const row of this.inUse()) this.hold(row)
+  }
+
+  /** Rows whose state is not 0, in order. The state is the first word of every row. */
+  inUse(): number[] {
+    const rows: number[] = []
+    for (let row = 0; row < this.rows; row++) if (this.#memory.u32[this.#base(row) / 4] !== 0) rows.push(row)
+    return rows
+  }
+
   /** Writes everything, the state last: a reader that sees it sees the rest. */
   fill(row: number, values: Row): void {
     this.write(row, { ...values, state: 0 })
@@ -79,9 +91,9 @@ export class Table<Row extends { state: number }> {
     this.write(row, last)
   }
 
-  /** Every row that an earlier writer left in use is free again. The state is the first word of every row. */
+  /** Every row that an earlier writer left in use is free again. */
   freeAll(): void {
-    for (let row = 0; row < this.rows; row++) if (this.#memory.u32[this.#base(row) / 4] !== 0) this.free(row)
+    for (const row of this.inUse()) this.free(row)
   }
 
   /** The state alone goes to 0: what else is in the row, its generation above all, stays. May be repeated. */

@@ -18,6 +18,8 @@ export interface DomainsOptions {
   readonly node: string
   /** A job that is known here, with members or with a memory of them. */
   find(identity: JobIdentity): Job | undefined
+  /** The job was left by an earlier broker of this node and may go on: who asks for it waits. */
+  isAwaited(identity: JobIdentity): boolean
   /** Something changed that waiters may want to see. */
   onChange(): void
   /** The peer has no members of the job any more. */
@@ -39,6 +41,8 @@ export class Domains {
   readonly #domains = new Map<string, Domain>()
   /** Jobs that the peer has and we have not, as many as there can be. */
   readonly #interests = new Set<string>()
+  /** Questions for jobs that are awaited here. */
+  readonly #unanswered = new Map<string, LinkMessageBody<'domain-open'>>()
 
   constructor(options: DomainsOptions) {
     this.#options = options
@@ -70,6 +74,13 @@ export class Domains {
     if (this.#interests.delete(identityKey(job))) this.#ask(job, this.#domain(job))
   }
 
+  /** An awaited job goes on, or is gone. */
+  settled(identity: JobIdentity): void {
+    const question = this.#unanswered.get(identityKey(identity))
+    this.#unanswered.delete(identityKey(identity))
+    if (question) this.asked(question)
+  }
+
   /** The last trace of a job leaves this node. */
   ended(job: Job): void {
     const key = identityKey(job)
@@ -79,8 +90,13 @@ export class Domains {
   }
 
   /** The peer wants to open a job. */
-  asked({ job: name, userId, proof }: LinkMessageBody<'domain-open'>): void {
-    const { link, find, onChange } = this.#options
+  asked(question: LinkMessageBody<'domain-open'>): void {
+    const { job: name, userId, proof } = question
+    const { link, find, isAwaited, onChange } = this.#options
+    if (isAwaited({ name, userId })) {
+      this.#unanswered.set(identityKey({ name, userId }), question)
+      return
+    }
     const job = find({ name, userId })
     if (!job || job.sessions.length === 0) {
       this.#remember(identityKey({ name, userId }))
@@ -113,6 +129,9 @@ export class Domains {
     const known: ErrorCode = isErrorCode(code) ? code : 'peer-refused'
     const text = `node ${this.#options.node} refused job ${name}: ${message}; use the same key on all nodes`
     domain.refusal = new SharedVerbsError(known, text, { job: name, node: this.#options.node })
+    const job = this.#options.find({ name, userId })
+    // What was connected to members of the job there has lost them.
+    if (job && domain.mine === 'waiting') this.#options.onClosed(job)
     this.#options.onChange()
   }
 

@@ -11,6 +11,8 @@ export interface LinkIdentity {
   readonly nodeId: string
   readonly bootId: string
   readonly epoch: number
+  /** Where this broker listens for links; 0: nowhere. */
+  readonly port: number
   readonly provider: 'soft' | 'verbs'
   readonly lanes: number
   readonly sharing: 'job'
@@ -25,6 +27,7 @@ export function makeHello(identity: LinkIdentity, nonce: string): Hello {
     nodeId: identity.nodeId,
     bootId: identity.bootId,
     epoch: identity.epoch,
+    port: identity.port,
     provider: identity.provider,
     lanes: identity.lanes,
     sharing: identity.sharing,

@@ -55,6 +55,10 @@ export class LinkConnection {
     return !this.#ended
   }
 
+  get remoteHost(): string {
+    return this.#socket.remoteAddress ?? ''
+  }
+
   get remoteAddress(): string {
     const { remoteAddress, remotePort } = this.#socket
     return remoteAddress === undefined ? '' : printAddress({ host: remoteAddress, port: remotePort ?? 0 })

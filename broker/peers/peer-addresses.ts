@@ -1,5 +1,6 @@
 /**
- * Where other nodes are: what the operator said, else the peers file, else the name itself as the resolver knows it. The file is
+ * Where other nodes are: what the operator said, else the peers file, else what the node itself said on an earlier link (kept in the
+ * node file), else the name itself as the resolver knows it. The file is
  * read again whenever a name is asked for, so that nodes can be added without a restart.
  */
 import { readFileSync } from 'node:fs'
@@ -16,6 +17,7 @@ const LONGEST_FILE_BYTES = 1 << 20
 
 export class PeerAddresses {
   readonly #told = new Map<string, PeerAddress>()
+  readonly #learned = new Map<string, PeerAddress>()
   readonly #file: string | null
 
   /** Throws `invalid-argument` for an address that makes no sense. */
@@ -32,8 +34,14 @@ export class PeerAddresses {
     this.#told.set(name, parseAddress(address, name))
   }
 
+  /** Where a peer said that it listens, or where an earlier broker of this node found it. */
+  learn(name: string, address: PeerAddress): void {
+    if (address.port > 0 && address.host !== '') this.#learned.set(name, address)
+  }
+
   find(name: string): PeerAddress {
-    return this.#told.get(name) ?? this.#fromFile(name) ?? { host: name, port: defaultLinkPort }
+    const known = this.#told.get(name) ?? this.#fromFile(name) ?? this.#learned.get(name)
+    return known ?? { host: name, port: defaultLinkPort }
   }
 
   #fromFile(name: string): PeerAddress | undefined {

@@ -7,7 +7,7 @@
  */
 import type { TLSSocket } from 'node:tls'
 import { SharedVerbsError } from '../../protocol/errors.js'
-import type { LinkMessage } from '../../protocol/link.js'
+import type { LinkMessage, LinkMessageBody } from '../../protocol/link.js'
 import { eventfdSignal } from '../../shm/libc.js'
 import type { Clock, Timer } from '../control/clock.js'
 import type { BrokerPage } from '../observe/broker-page.js'
@@ -23,10 +23,11 @@ import { LinkConnection } from './link-connection.js'
 import { dialLink } from './link-dialler.js'
 import { LinkServer } from './link-server.js'
 import { type Link, Peer, peerState } from './peer.js'
-import { PeerAddresses, printAddress } from './peer-addresses.js'
+import { PeerAddresses, parseAddress, printAddress } from './peer-addresses.js'
 
 export interface PeersOptions {
-  readonly identity: LinkIdentity
+  /** The port is known when the link port is open. */
+  readonly identity: Omit<LinkIdentity, 'port'>
   readonly clusterKey: string
   readonly host: string
   readonly port: number
@@ -40,6 +41,8 @@ export interface PeersOptions {
   /** The engine's doorbell: rung before each heartbeat. */
   readonly doorbell: number
   findJob(identity: JobIdentity): Job | undefined
+  /** An earlier broker of this node left the job, and whether it goes on is not known yet. */
+  isAwaited(identity: JobIdentity): boolean
 }
 
 /** What the lanes need to hear. */
@@ -48,8 +51,8 @@ export interface PeersListener {
   onLink(peer: Peer): void
   /** The link is gone; it may come back. */
   onLinkLost(peer: Peer): void
-  /** The peer as it was is gone: settles when nothing of it is left. */
-  onPeerLost(peer: Peer, reason: string): Promise<void>
+  /** The peer as it was is gone, with `forGood` also what it had: settles when nothing of it is left. */
+  onPeerLost(peer: Peer, reason: string, forGood: boolean): Promise<void>
   onMessage(peer: Peer, message: LinkMessage): void
   onDomainClosed(peer: Peer, job: Job): void
   isNeeded(peer: Peer): boolean
@@ -67,6 +70,7 @@ export class Peers {
   #server: LinkServer | null = null
   #timer: Timer | null = null
   #stopped = false
+  #port = 0
 
   constructor(options: PeersOptions, listener: PeersListener) {
     this.#options = options
@@ -76,6 +80,20 @@ export class Peers {
     nodeFile.peers.hold(0)
     nodeFile.peers.fill(0, { ...emptyRow, state: peerState.connected, epoch: identity.epoch, node: identity.node })
     page.nameNode(0, identity.node)
+    this.#adopt()
+  }
+
+  /** Peers that an earlier broker of this node knew keep their numbers, which clients hold. */
+  #adopt(): void {
+    const { nodeFile } = this.#options
+    for (const row of nodeFile.peers.inUse()) {
+      if (row === 0) continue
+      const { node, address } = nodeFile.peers.read(row)
+      const peer = this.#make(row, node)
+      peer.wasConnected = true
+      nodeFile.peers.write(row, { state: peerState.lost })
+      if (address !== '') this.#addresses.learn(node, parseAddress(address, node))
+    }
   }
 
   /** Opens the link port; without a cluster key there is none, and 0 is returned. */
@@ -93,7 +111,8 @@ export class Peers {
         observer.report(error, 'link port')
       },
     })
-    return this.#server.port
+    this.#port = this.#server.port
+    return this.#port
   }
 
   get all(): Peer[] {
@@ -116,9 +135,15 @@ export class Peers {
     }
     const known = this.#byName.get(node)
     if (known) return known
-    const { nodeFile, page, clock, random } = this.#options
+    const { nodeFile } = this.#options
     const row = nodeFile.peers.reserve()
     if (row === undefined) throw tableFull('peers', nodeFile.peers.rows)
+    nodeFile.peers.fill(row, { ...emptyRow, state: peerState.lost, node })
+    return this.#make(row, node)
+  }
+
+  #make(row: number, node: string): Peer {
+    const { page, clock, random } = this.#options
     const peer = new Peer(row, node, {
       clock,
       random,
@@ -127,7 +152,6 @@ export class Peers {
       show: (of, state) => this.#show(of, state),
     })
     page.nameNode(row, node)
-    nodeFile.peers.fill(row, { ...emptyRow, state: peerState.lost, node })
     this.#byName.set(node, peer)
     return peer
   }
@@ -147,15 +171,20 @@ export class Peers {
     for (const peer of this.all) peer.link?.domains.appeared(job)
   }
 
+  /** What becomes of a job that an earlier broker left is known: whoever asked for it is answered. */
+  jobSettled(identity: JobIdentity): void {
+    for (const peer of this.all) peer.link?.domains.settled(identity)
+  }
+
   jobEnded(job: Job): void {
     for (const peer of this.all) peer.link?.domains.ended(job)
   }
 
   /** The last words to everybody; links stay open until `close`. */
-  sayGoodbye(reason: string): void {
+  sayGoodbye(kind: 'stop' | 'handover', reason: string): void {
     this.#stopped = true
     this.#server?.stopListening()
-    for (const peer of this.all) peer.send('goodbye', { reason })
+    for (const peer of this.all) peer.send('goodbye', { kind, reason })
   }
 
   /** May be repeated. */
@@ -189,7 +218,7 @@ export class Peers {
     let peer = dialled
     const options: HandshakeOptions = {
       connection,
-      identity: this.#options.identity,
+      identity: { ...this.#options.identity, port: this.#port },
       clusterKey: this.#options.clusterKey,
       clock: this.#options.clock,
       expected: dialled?.node ?? null,
@@ -240,7 +269,8 @@ export class Peers {
   #fence(peer: Peer, hello: Hello): Promise<void> {
     if (peer.life && !peer.isLife(hello)) {
       this.#options.observer.note('peer-restarted', `node ${peer.node} has a new life, epoch ${hello.epoch}`)
-      this.#endLife(peer, 'the peer has started again')
+      // Another identity of the node: what the old one kept is not there any more.
+      this.#endLife(peer, 'the peer has started again', peer.life.nodeId !== hello.nodeId)
     }
     return peer.fence
   }
@@ -259,7 +289,7 @@ export class Peers {
   }
 
   #established(peer: Peer, handshake: Handshake): void {
-    const { observer, nodeFile, findJob } = this.#options
+    const { observer, nodeFile, findJob, isAwaited } = this.#options
     this.#handshakes.delete(handshake)
     const before = peer.link
     const own = peer.dialled
@@ -276,16 +306,25 @@ export class Peers {
       link: handshake,
       node: peer.node,
       find: findJob,
+      isAwaited,
       onChange: () => peer.condition.notify(),
       onClosed: (job) => this.#listener.onDomainClosed(peer, job),
     })
     peer.connected({ handshake, domains, lanes: handshake.lanes })
     const times = { connectedTimeMs: this.#options.clock.wallTimeMs(), heardTimeMs: this.#options.clock.wallTimeMs() }
-    const address = handshake.connection.dialled ? {} : { address: handshake.connection.remoteAddress }
+    const address = this.#learnAddress(peer, handshake)
     nodeFile.peers.write(peer.row, { epoch, lanes: handshake.lanes, ...times, ...address })
     observer.count('link-connects')
     observer.note('link-up', `node ${peer.node}, epoch ${epoch}, ${handshake.lanes} lanes`)
     this.#listener.onLink(peer)
+  }
+
+  /** The port from which a peer calls is nowhere to call it: where it listens it says itself. */
+  #learnAddress(peer: Peer, { connection, yours }: Handshake): { readonly address?: string } {
+    const address = { host: connection.remoteHost, port: yours.port }
+    if (connection.dialled || address.port === 0 || address.host === '') return {}
+    this.#addresses.learn(peer.node, address)
+    return { address: printAddress(address) }
   }
 
   #handshakeFailed(peer: Peer | null, handshake: Handshake, failure: SharedVerbsError | null): void {
@@ -343,7 +382,7 @@ export class Peers {
         this.#heard(peer, message.body.engineTurns)
         break
       case 'goodbye':
-        this.#saidGoodbye(peer, message.body.reason)
+        this.#saidGoodbye(peer, message.body)
         break
       case 'hello':
       case 'welcome':
@@ -361,9 +400,9 @@ export class Peers {
     peer.link?.handshake.connection.close()
   }
 
-  #saidGoodbye(peer: Peer, reason: string): void {
-    this.#options.observer.note('peer-stopped', `node ${peer.node}: ${reason}`)
-    this.#endLife(peer, 'the peer has stopped')
+  #saidGoodbye(peer: Peer, { kind, reason }: LinkMessageBody<'goodbye'>): void {
+    this.#options.observer.note(kind === 'stop' ? 'peer-stopped' : 'peer-handed-over', `node ${peer.node}: ${reason}`)
+    this.#endLife(peer, kind === 'stop' ? 'the peer has stopped' : 'the peer hands over', kind === 'stop')
   }
 
   #heard(peer: Peer, engineTurns: number): void {
@@ -394,17 +433,17 @@ export class Peers {
     }
     if (verdict !== 'dead') return
     this.#options.observer.note('peer-dead', `node ${peer.node} was not heard for ${heartbeatTimes.deadMs} ms`)
-    this.#endLife(peer, `no heartbeat for ${heartbeatTimes.deadMs} ms`)
+    this.#endLife(peer, `no heartbeat for ${heartbeatTimes.deadMs} ms`, false)
   }
 
   /** The link, if there is one, and everything that hung on this life of the peer. */
-  #endLife(peer: Peer, reason: string): void {
+  #endLife(peer: Peer, reason: string, forGood: boolean): void {
     const { link } = peer
     peer.link = null
     peer.life = null
     link?.handshake.close()
     if (link) this.#listener.onLinkLost(peer)
-    peer.fence = Promise.all([peer.fence, this.#listener.onPeerLost(peer, reason)]).then(
+    peer.fence = Promise.all([peer.fence, this.#listener.onPeerLost(peer, reason, forGood)]).then(
       () => undefined,
       (error) => this.#options.observer.report(error, `the end of node ${peer.node}`),
     )

@@ -8,8 +8,9 @@ import {
 import { SharedVerbsError } from '../../protocol/errors.js'
 import { abiVersion } from '../../protocol/version.js'
 import { Mapping } from '../../shm/mapping.js'
-import { ObjectRegistry } from './object-registry.js'
-import { forgiveMissing, type ObjectServices, tableFull } from './object-services.js'
+import type { Job } from './job.js'
+import { type LeftRow, ObjectRegistry } from './object-registry.js'
+import { forgiveMissing, mapPresented, type ObjectServices, tableFull } from './object-services.js'
 import type { QueuePair } from './queue-pair.js'
 import type { Session } from './session.js'
 import { type ObjectIdentity, SharedObject } from './shared-object.js'
@@ -61,6 +62,41 @@ export class CompletionQueues extends ObjectRegistry<CompletionQueue> {
     }
     await this.keep(queue)
     return queue
+  }
+
+  protected leftRow(number: number): LeftRow | undefined {
+    const { completionQueues } = this.#services.nodeFile
+    return number < completionQueues.rows ? completionQueues.read(number) : undefined
+  }
+
+  protected async revive(creator: Session, number: number, descriptor: number): Promise<CompletionQueue> {
+    const { nodeFile, accounts, engine } = this.#services
+    const { generation, capacity, segmentByteLength } = nodeFile.completionQueues.read(number)
+    const mapping = mapPresented(descriptor, segmentByteLength)
+    const charge = { bytes: completionQueueGeometry(capacity).byteLength }
+    try {
+      accounts.charge(accountOf(creator), charge)
+    } catch (error) {
+      mapping.close()
+      throw error
+    }
+    try {
+      const span = { address: mapping.address, byteLength: mapping.byteLength }
+      const job = creator.job.number
+      await engine.call('add-completion-queue', { number, generation, job, span, capacity })
+      return new CompletionQueue({ number, generation, creator, mapping, capacity })
+    } catch (error) {
+      mapping.close()
+      accounts.refund(accountOf(creator), charge)
+      throw error
+    }
+  }
+
+  /** That of a queue pair which an earlier broker left. */
+  ofNumber(number: number, job: Job): CompletionQueue {
+    const found = this.all.find((queue) => queue.number === number && queue.job === job)
+    if (found) return found
+    throw new SharedVerbsError('no-such-object', `completion queue ${number} was not presented before`, { number })
   }
 
   /** A queue pair that used it is gone. */

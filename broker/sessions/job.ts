@@ -22,6 +22,32 @@ export const activityBits = ACTIVITY_BITS
 const digestKey = randomBytes(32)
 const digest = (secret: string): Buffer => createHmac('sha256', digestKey).update(secret).digest()
 
+const SALT_DIGITS = 16
+const PROOF_DIGITS = 64
+
+/** Salt and salted hash: recognises the key in the node file, from which it cannot be read. */
+export function keyProofOf(key: string, salt = randomBytes(SALT_DIGITS / 2).toString('hex')): string {
+  return (salt + createHmac('sha256', salt).update(key).digest('hex')).slice(0, PROOF_DIGITS)
+}
+
+/** Compares in constant time. */
+export function provesKey(proof: string, key: string): boolean {
+  const expected = Buffer.from(keyProofOf(key, proof.slice(0, SALT_DIGITS)))
+  const found = Buffer.from(proof)
+  return found.byteLength === PROOF_DIGITS && timingSafeEqual(expected, found)
+}
+
+/** What all members of a job share from its first to its last. */
+export interface JobFiles {
+  readonly activity: Mapping
+  readonly livenessDescriptor: number
+}
+
+const createFiles = (): JobFiles => ({
+  activity: Mapping.create('activity', activityByteLength),
+  livenessDescriptor: createLivenessFile(),
+})
+
 export class Job implements JobIdentity {
   readonly number: number
   readonly userId: number
@@ -29,28 +55,39 @@ export class Job implements JobIdentity {
   readonly activity: Mapping
   readonly livenessDescriptor: number
   readonly monitor: LivenessMonitor
+  readonly keyProof: string
   /** Every session whose member row is not free yet, also those that left and may still hold a lock. */
   readonly members = new Map<number, Session>()
   /** What proves to other brokers that this one knows the job's key. */
   readonly proofKey: Buffer
   /** Settles when the engine knows the job. */
   ready: Promise<void> = Promise.resolve()
+  /** Of a job that an earlier broker left: settles when its sessions are back and it goes on. Until then nothing of it runs. */
+  resumption: Promise<void> | null = null
   /** Set when the job is being taken down; a new one of the same name waits for it. */
   removal: Promise<void> | null = null
   readonly #keyDigest: Buffer
   readonly #brokerToken: LivenessToken
   #open = true
 
-  constructor(number: number, identity: JobIdentity, key: string) {
+  /** `files` and their descriptors are the job's from here on, also when this fails. */
+  constructor(number: number, identity: JobIdentity, key: string, files: JobFiles = createFiles()) {
     this.number = number
     this.userId = identity.userId
     this.name = identity.name
     this.#keyDigest = digest(key)
+    this.keyProof = keyProofOf(key)
     this.proofKey = createHmac('sha256', 'shared-verbs job').update(key).digest()
-    this.activity = Mapping.create('activity', activityByteLength)
-    this.livenessDescriptor = createLivenessFile()
-    this.monitor = new LivenessMonitor(this.livenessDescriptor)
-    this.#brokerToken = LivenessToken.hold(this.livenessDescriptor, 0)
+    this.activity = files.activity
+    this.livenessDescriptor = files.livenessDescriptor
+    try {
+      this.#brokerToken = LivenessToken.hold(this.livenessDescriptor, 0)
+      this.monitor = new LivenessMonitor(this.livenessDescriptor)
+    } catch (error) {
+      this.activity.close()
+      closeDescriptor(this.livenessDescriptor)
+      throw error
+    }
   }
 
   /** Compares in constant time. */

@@ -3,8 +3,9 @@
  * Jobs of the same name that belong to different users are different jobs.
  */
 import { SharedVerbsError } from '../../protocol/errors.js'
+import { fileIdentity } from '../../shm/mapping.js'
 import type { Clock, Timer } from '../control/clock.js'
-import { Job, type JobIdentity } from './job.js'
+import { Job, type JobFiles, type JobIdentity } from './job.js'
 import { type ObjectServices, tableFull } from './object-services.js'
 
 export interface JobsOptions {
@@ -14,9 +15,11 @@ export interface JobsOptions {
   readonly idleMs: number
   /** Ends what belongs to the job elsewhere (lanes, domains) before the engine forgets it. */
   readonly beforeRemoval: (job: Job) => Promise<void>
+  /** Of a job that an earlier broker left: settles when it goes on or is given up. */
+  readonly left: (identity: JobIdentity) => Promise<void> | undefined
 }
 
-const identityKey = ({ userId, name }: JobIdentity): string => `${userId} ${name}`
+export const identityKey = ({ userId, name }: JobIdentity): string => `${userId} ${name}`
 
 export class Jobs {
   readonly #options: JobsOptions
@@ -43,6 +46,11 @@ export class Jobs {
   /** The job, made if need be. Throws `wrong-job-key` or `limit-exceeded`. */
   async join(identity: JobIdentity, key: string): Promise<Job> {
     for (;;) {
+      const left = this.#options.left(identity)
+      if (left) {
+        await left
+        continue
+      }
       const known = this.find(identity)
       if (!known) return await this.#create(identity, key)
       if (!known.removal && known.hasKey(key)) {
@@ -88,19 +96,29 @@ export class Jobs {
     return job.removal
   }
 
+  /** A job that an earlier broker left, under its number; its row is as it was. */
+  async revive(
+    number: number,
+    identity: JobIdentity,
+    key: string,
+    files: JobFiles,
+    resumption: Promise<void>,
+  ): Promise<Job> {
+    const job = new Job(number, identity, key, files)
+    job.resumption = resumption
+    await this.#introduce(job)
+    return job
+  }
+
   async #create(identity: JobIdentity, key: string): Promise<Job> {
-    const { nodeFile, engine } = this.#options.services
+    const { nodeFile } = this.#options.services
     const number = nodeFile.jobs.reserve()
     if (number === undefined) throw tableFull('jobs', nodeFile.jobs.rows)
     const job = this.#make(number, identity, key)
-    this.#byIdentity.set(identityKey(identity), job)
-    this.#byNumber.set(number, job)
-    const activity = { address: job.activity.address, byteLength: job.activity.byteLength }
-    job.ready = engine.call('add-job', { job: number, activity }).then(() => undefined)
     try {
-      await job.ready
+      await this.#introduce(job)
     } catch (error) {
-      this.#forget(job)
+      nodeFile.jobs.free(number)
       throw error
     }
     nodeFile.jobs.fill(number, {
@@ -109,11 +127,25 @@ export class Jobs {
       userId: job.userId,
       members: 0,
       name: job.name,
-      livenessInode: 0,
+      livenessInode: fileIdentity(job.livenessDescriptor).inode,
       activityInode: job.activity.identity.inode,
-      keyProof: '',
+      keyProof: job.keyProof,
     })
     return job
+  }
+
+  /** Known here from now on, and to the engine when this settles. Its row is the caller's. */
+  async #introduce(job: Job): Promise<void> {
+    this.#byIdentity.set(identityKey(job), job)
+    this.#byNumber.set(job.number, job)
+    const activity = { address: job.activity.address, byteLength: job.activity.byteLength }
+    job.ready = this.#options.services.engine.call('add-job', { job: job.number, activity }).then(() => undefined)
+    try {
+      await job.ready
+    } catch (error) {
+      this.#forget(job)
+      throw error
+    }
   }
 
   #make(number: number, identity: JobIdentity, key: string): Job {
@@ -136,12 +168,12 @@ export class Jobs {
       observer.report(error, `removing job ${job.name}`)
     }
     this.#forget(job)
+    this.#options.services.nodeFile.jobs.free(job.number)
   }
 
   #forget(job: Job): void {
     this.#byIdentity.delete(identityKey(job))
     this.#byNumber.delete(job.number)
-    this.#options.services.nodeFile.jobs.free(job.number)
     job.close()
   }
 }

@@ -1,12 +1,26 @@
 /** Finds objects for sessions, with the checks that keep jobs apart, and ends them when nobody holds them. */
 import { SharedVerbsError } from '../../protocol/errors.js'
+import { closeDescriptor } from '../../shm/libc.js'
+import { checkSegment } from './presented.js'
 import type { Session } from './session.js'
 import type { ObjectIdentity, SharedObject } from './shared-object.js'
+
+/** What the rows of all kinds of objects have in common. */
+export interface LeftRow {
+  readonly state: number
+  readonly job: number
+  readonly member: number
+  readonly generation: number
+  readonly segmentInode: number
+  readonly segmentByteLength: number
+}
 
 export abstract class ObjectRegistry<Kept extends SharedObject> {
   /** As people say it: 'queue pair'. */
   protected abstract readonly noun: string
   readonly #objects = new Map<number, Kept>()
+  /** Shown again, and not known to the engine yet. */
+  readonly #reviving = new Map<number, Promise<Kept>>()
 
   get all(): Kept[] {
     return [...this.#objects.values()]
@@ -49,6 +63,63 @@ export abstract class ObjectRegistry<Kept extends SharedObject> {
       { ...wanted },
     )
   }
+
+  /** True if an object lives under the number, of whatever generation. */
+  has(number: number): boolean {
+    return this.#objects.has(number)
+  }
+
+  /**
+   * What an earlier broker left, shown again by a session that has it mapped; several may show the same. The descriptor is this
+   * function's in any case. Throws `no-such-object`, `access-denied`, `stale-handle`, `segment-invalid`, `limit-exceeded`.
+   */
+  async present(session: Session, wanted: ObjectIdentity, descriptor: number): Promise<Kept> {
+    try {
+      const row = this.#checkLeft(session, wanted)
+      checkSegment(descriptor, { inode: row.segmentInode, byteLength: row.segmentByteLength }, session.job)
+    } catch (error) {
+      closeDescriptor(descriptor)
+      throw error
+    }
+    const known = this.#objects.get(wanted.number)
+    const reviving = this.#reviving.get(wanted.number)
+    if (known || reviving) closeDescriptor(descriptor)
+    const found = known ?? (await (reviving ?? this.#reviveOnce(session, wanted.number, descriptor)))
+    // Shown twice by the same session, it is held once: what it had opened twice it closes once.
+    if (!found.isHeldBy(session)) found.hold(session)
+    return found
+  }
+
+  #checkLeft(session: Session, wanted: ObjectIdentity): LeftRow {
+    const row = this.leftRow(wanted.number)
+    const what = `${this.noun} ${wanted.number}`
+    if (!row || row.state === 0) throw new SharedVerbsError('no-such-object', `no ${what} was left`, { ...wanted })
+    if (row.job !== session.job.number) {
+      throw new SharedVerbsError('access-denied', `${what} belongs to another job`, { ...wanted })
+    }
+    if (row.generation !== wanted.generation) {
+      throw new SharedVerbsError('stale-handle', `generation ${wanted.generation} of ${what} is gone`, { ...wanted })
+    }
+    return row
+  }
+
+  #reviveOnce(session: Session, number: number, descriptor: number): Promise<Kept> {
+    const creator = session.job.members.get(this.leftRow(number)?.member ?? 0) ?? session
+    const revived = this.revive(creator, number, descriptor)
+      .then((object) => {
+        this.#objects.set(number, object)
+        return object
+      })
+      .finally(() => this.#reviving.delete(number))
+    this.#reviving.set(number, revived)
+    return revived
+  }
+
+  /** The row under a number; undefined for a number that cannot be. */
+  protected abstract leftRow(number: number): LeftRow | undefined
+
+  /** Makes the object of a row anew over the segment, charges it and tells the engine. The descriptor is its in any case. */
+  protected abstract revive(creator: Session, number: number, descriptor: number): Promise<Kept>
 
   /** Another hold for the session. */
   open(session: Session, wanted: ObjectIdentity, anyGeneration = false): Kept {

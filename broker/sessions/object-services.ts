@@ -1,5 +1,7 @@
 /** What every registry of objects needs of the rest of the broker. */
 import { SharedVerbsError } from '../../protocol/errors.js'
+import { closeDescriptor } from '../../shm/libc.js'
+import { Mapping } from '../../shm/mapping.js'
 import type { Engine } from '../control/engine.js'
 import type { NodeFile } from '../observe/node-file.js'
 import type { Observer } from '../observe/observer.js'
@@ -15,6 +17,16 @@ export interface ObjectServices {
 
 export function tableFull(noun: string, rows: number): SharedVerbsError {
   return new SharedVerbsError('limit-exceeded', `all ${rows} ${noun} of this node are in use; close some`, { rows })
+}
+
+/** A descriptor that was checked; the mapping's from here on, closed on a failure. */
+export function mapPresented(descriptor: number, byteLength: number): Mapping {
+  try {
+    return Mapping.attach(descriptor, { byteLength, writable: true })
+  } catch (error) {
+    closeDescriptor(descriptor)
+    throw error
+  }
 }
 
 /** The engine may be asked twice to forget something; the second time there is nothing, which is what was wanted. */

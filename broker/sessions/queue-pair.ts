@@ -1,6 +1,7 @@
 /** Queue pairs: what clients post to, multiplexed by the engine on shared queue pairs. */
 import type { CheckedBody } from '../../protocol/control.js'
 import { limits } from '../../protocol/limits.js'
+import type { queuePairRow } from '../../protocol/node-file.js'
 import {
   type QueuePairGeometry,
   queuePairGeometry,
@@ -11,10 +12,12 @@ import {
 } from '../../protocol/queue-pair-segment.js'
 import { abiVersion } from '../../protocol/version.js'
 import { Mapping } from '../../shm/mapping.js'
+import type { AdoptedQueuePair } from '../engine/commands.js'
+import type { RowOf } from '../observe/table.js'
 import type { PathUse } from '../sharing/path-use.js'
 import { accountOf, type CompletionQueue, type CompletionQueues } from './completion-queue.js'
-import { ObjectRegistry } from './object-registry.js'
-import { forgiveMissing, type ObjectServices, recordUsage, tableFull } from './object-services.js'
+import { type LeftRow, ObjectRegistry } from './object-registry.js'
+import { forgiveMissing, mapPresented, type ObjectServices, recordUsage, tableFull } from './object-services.js'
 import type { Session } from './session.js'
 import { type ObjectIdentity, SharedObject } from './shared-object.js'
 
@@ -80,7 +83,7 @@ export class QueuePairs extends ObjectRegistry<QueuePair> {
       this.#writeRow(queuePair, asked)
       sendQueue.queuePairs.add(queuePair)
       receiveQueue.queuePairs.add(queuePair)
-      await this.#tellEngine(queuePair, asked)
+      await this.#tellEngine(queuePair, asked, null)
     } catch (error) {
       if (queuePair) await this.#releaseQueues(queuePair)
       this.#undo(session, number, queuePair, geometry.byteLength)
@@ -89,6 +92,47 @@ export class QueuePairs extends ObjectRegistry<QueuePair> {
     recordUsage(this.#services, session, { queuePairs: 1 })
     await this.keep(queuePair)
     return queuePair
+  }
+
+  protected leftRow(number: number): LeftRow | undefined {
+    const { queuePairs } = this.#services.nodeFile
+    return number < queuePairs.rows ? queuePairs.read(number) : undefined
+  }
+
+  /** Its completion queues were presented before. */
+  protected async revive(creator: Session, number: number, descriptor: number): Promise<QueuePair> {
+    const { nodeFile, accounts } = this.#services
+    const row = nodeFile.queuePairs.read(number)
+    const mapping = mapPresented(descriptor, row.segmentByteLength)
+    const charge = { queuePairs: 1, bytes: queuePairGeometry(row).byteLength }
+    let queuePair: QueuePair | undefined
+    let charged = false
+    try {
+      const sendQueue = this.#completionQueues.ofNumber(row.sendCompletionQueue, creator.job)
+      const receiveQueue = this.#completionQueues.ofNumber(row.receiveCompletionQueue, creator.job)
+      const type = row.type === queuePairType.datagram ? 'datagram' : 'connected'
+      const { generation, trafficClass } = row
+      const parts = { type, geometry: queuePairGeometry(row), trafficClass, sendQueue, receiveQueue } as const
+      queuePair = new QueuePair({ number, generation, creator, mapping }, parts)
+      accounts.charge(accountOf(creator), charge)
+      charged = true
+      sendQueue.queuePairs.add(queuePair)
+      receiveQueue.queuePairs.add(queuePair)
+      await this.#tellEngine(queuePair, { type, rnrRetry: row.rnrRetry, rnrTimerMs: row.rnrTimerMs }, adoptionOf(row))
+    } catch (error) {
+      if (queuePair) await this.#releaseQueues(queuePair)
+      if (charged) accounts.refund(accountOf(creator), charge)
+      mapping.close()
+      throw error
+    }
+    recordUsage(this.#services, creator, { queuePairs: 1 })
+    return queuePair
+  }
+
+  /** What the row says of its connection; the engine writes it. */
+  connectionOf({ number }: ObjectIdentity): { peer: number; lane: number; number: number; generation: number } | null {
+    const row = this.#services.nodeFile.queuePairs.read(number)
+    return row.condition === queuePairState.connected ? adoptionOf(row).connection : null
   }
 
   /** Of a job, also those that are just being removed: their locks may still be held. */
@@ -109,7 +153,7 @@ export class QueuePairs extends ObjectRegistry<QueuePair> {
     if (!connection) return
     queuePair.connection = null
     connection.release()
-    this.#services.nodeFile.queuePairs.write(queuePair.number, { lane: 0, peerNode: '' })
+    this.#services.nodeFile.queuePairs.write(queuePair.number, { lane: 0, peerNode: '', connected: 0 })
   }
 
   protected async remove(queuePair: QueuePair, discard: boolean): Promise<void> {
@@ -126,7 +170,11 @@ export class QueuePairs extends ObjectRegistry<QueuePair> {
     this.#undo(queuePair.creator, number, queuePair, queuePair.geometry.byteLength)
   }
 
-  async #tellEngine(queuePair: QueuePair, asked: QueuePairRequest): Promise<void> {
+  async #tellEngine(
+    queuePair: QueuePair,
+    asked: Pick<QueuePairRequest, 'type' | 'rnrRetry' | 'rnrTimerMs'>,
+    adopt: AdoptedQueuePair | null,
+  ): Promise<void> {
     const { number, generation, geometry, mapping } = queuePair
     await this.#services.engine.call('add-queue-pair', {
       number,
@@ -141,8 +189,8 @@ export class QueuePairs extends ObjectRegistry<QueuePair> {
       receiveCompletionQueue: queuePair.receiveQueue.number,
       rnrRetry: asked.rnrRetry,
       rnrTimerMs: asked.rnrTimerMs,
-      trafficClass: asked.trafficClass,
-      adopt: null,
+      trafficClass: queuePair.trafficClass,
+      adopt,
     })
   }
 
@@ -198,6 +246,15 @@ export class QueuePairs extends ObjectRegistry<QueuePair> {
     this.#services.accounts.refund(accountOf(session), { queuePairs: 1, bytes: byteLength })
   }
 }
+
+const adoptionOf = (row: RowOf<typeof queuePairRow>): AdoptedQueuePair => ({
+  state: row.condition,
+  errorStatus: row.errorStatus,
+  connection:
+    row.connected === 1
+      ? { peer: row.peer, lane: row.laneIndex, number: row.peerNumber, generation: row.peerGeneration }
+      : null,
+})
 
 function geometryOf(asked: QueuePairRequest): QueuePairGeometry {
   const slots = (count: number): number => Math.max(limits.minimumSlotsPerQueue, count)

@@ -17,12 +17,14 @@ export class Session {
   readonly name: string
   readonly peer: PeerCredentials
   /** The eventfd on which the client sleeps; the engine rings it. */
-  readonly doorbell: number = eventfdCreate()
+  readonly doorbell: number
   /** False from the first sign of the end: nothing new is begun for it. */
   served = true
   /** The kernel said so. */
   processDied = false
   watch: ProcessWatch | null = null
+  /** Told at the first sign of its end; for whoever counts on it. */
+  onEnd: (() => void) | null = null
   /** What it made and what still lives of it; shown in its row. */
   readonly usage = { queuePairs: 0, regions: 0, registeredByteLength: 0 }
   /** Each step of the end happens once and is awaited by whoever needs it. */
@@ -40,11 +42,14 @@ export class Session {
     readonly job: Job
     readonly name: string
     readonly connection: SeqpacketConnection
+    /** Of a session that comes back: its own, this one's from here on. */
+    readonly doorbell?: number
   }) {
     this.member = identity.member
     this.generation = identity.generation
     this.job = identity.job
     this.name = identity.name
+    this.doorbell = identity.doorbell ?? eventfdCreate()
     this.#connection = identity.connection
     this.peer = identity.connection.peer
   }

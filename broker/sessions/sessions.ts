@@ -4,11 +4,15 @@
  *   attach ─► alive ─┬─ detach or hang-up ─► objects removed ─► detaching ─┬─ token gone or process dead ─► swept ─► row free
  *                    └─ process dead ──────► swept ─► objects removed ─────┘
  *
+ * A member of a job that an earlier broker left comes back by `revive` under its number (restart.ts); whatever ends it before the job goes
+ * on takes effect when the job does, because nothing may be swept before what was committed is taken.
+ *
  * A closed socket is no death: the process may be inside a critical section of a queue pair it shares. So its number rests, and its
  * locks are left alone, until the kernel says that its token or its process is gone.
  */
 import { SharedVerbsError } from '../../protocol/errors.js'
 import { type memberRow, memberState } from '../../protocol/node-file.js'
+import { processIdentity } from '../../shm/libc.js'
 import { type ProcessWatch, watchProcess, watchProcessDescriptor } from '../../shm/liveness.js'
 import type { SeqpacketConnection } from '../../shm/seqpacket.js'
 import type { Clock, Timer } from '../control/clock.js'
@@ -43,12 +47,10 @@ const HANG_UP_GRACE_MS = 20
 export class Sessions {
   readonly #options: SessionsOptions
   readonly #lingering = new Set<Session>()
-  readonly #restingRows = new Map<number, ProcessWatch>()
   #lingerTimer: Timer | undefined
 
   constructor(options: SessionsOptions) {
     this.#options = options
-    this.#restLeftMembers()
   }
 
   /** Those that are served. */
@@ -63,7 +65,7 @@ export class Sessions {
 
   /** A new member of the job. Throws `limit-exceeded`. */
   async attach(job: Job, name: string, connection: SeqpacketConnection): Promise<Session> {
-    const { services, jobs } = this.#options
+    const { services } = this.#options
     services.accounts.charge({ job: job.number, userId: job.userId }, { sessions: 1 })
     const member = services.nodeFile.members.reserve()
     if (member === undefined) {
@@ -72,9 +74,30 @@ export class Sessions {
     }
     const generation = this.#bumpGeneration(member)
     const session = new Session({ member, generation, job, name, connection })
+    this.#writeRow(session)
+    await this.#enter(session, connection)
+    return session
+  }
+
+  /** A member that an earlier broker left, under its number and with its own doorbell, which is the session's in any case. */
+  async revive(job: Job, row: number, connection: SeqpacketConnection, doorbell: number): Promise<Session> {
+    const { generation, name } = this.#options.services.nodeFile.members.read(row)
+    const session = new Session({ member: row, generation, job, name, connection, doorbell })
+    try {
+      this.#options.services.accounts.charge({ job: job.number, userId: job.userId }, { sessions: 1 })
+    } catch (error) {
+      session.close()
+      throw error
+    }
+    await this.#enter(session, connection)
+    return session
+  }
+
+  async #enter(session: Session, connection: SeqpacketConnection): Promise<void> {
+    const { services, jobs } = this.#options
+    const { job, member } = session
     job.members.set(member, session)
     jobs.memberJoined(job)
-    this.#writeRow(session)
     try {
       await services.engine.call('add-member', { job: job.number, member, doorbell: session.doorbell })
     } catch (error) {
@@ -84,20 +107,27 @@ export class Sessions {
     }
     session.watch = watch(connection, () => this.#died(session))
     services.observer.count('sessions-attached')
-    return session
   }
 
   /** Orderly end: settles when the session's objects are gone. `discard`: nobody will read its completions. May be repeated. */
   async leave(session: Session, discard: boolean): Promise<void> {
+    if (session.job.resumption) await this.#untilResumed(session)
     session.end.objects ??= this.#releaseObjects(session, discard)
     await session.end.objects
     this.#linger(session)
+  }
+
+  /** The broker ends it: its client is told that no other broker will know it. Settles when its objects are gone. */
+  async endSession(session: Session, reason: string): Promise<void> {
+    session.send('session-ended', { reason })
+    await this.leave(session, false)
   }
 
   /** The socket closed: a detach, unless the kernel says that it was more. */
   async hungUp(session: Session): Promise<void> {
     if (session.served) {
       session.served = false
+      if (session.job.resumption) await this.#untilResumed(session)
       await new Promise<void>((resolve) => this.#options.clock.after(HANG_UP_GRACE_MS, resolve))
       if (this.#isGone(session)) await this.#sweep(session)
     }
@@ -109,8 +139,26 @@ export class Sessions {
     this.lookAtLingering()
     this.#lingerTimer?.cancel()
     for (const session of this.#lingering) session.close()
-    for (const watching of this.#restingRows.values()) watching.close()
-    return this.#lingering.size > 0 || this.#restingRows.size > 0
+    return this.#lingering.size > 0
+  }
+
+  /** Deaths are the next broker's business. */
+  unwatch(): void {
+    for (const job of this.#options.jobs.all) {
+      for (const session of job.members.values()) {
+        session.watch?.close()
+        session.watch = null
+      }
+    }
+  }
+
+  /** Forgets all sessions and changes nothing of theirs: the next broker goes on with them. */
+  abandonAll(): void {
+    this.#lingerTimer?.cancel()
+    for (const job of this.#options.jobs.all) {
+      for (const session of job.members.values()) session.close()
+      job.close()
+    }
   }
 
   /** Sessions whose rows are not free yet. */
@@ -118,17 +166,9 @@ export class Sessions {
     return this.#options.jobs.all.reduce((sum, job) => sum + job.members.size, 0)
   }
 
-  /** Numbers that clients of an earlier broker may still use rest until their processes are dead. */
-  #restLeftMembers(): void {
-    const { nodeFile } = this.#options.services
-    for (const { row, processId } of nodeFile.leftMembers()) {
-      nodeFile.members.write(row, { state: memberState.detaching })
-      const free = (): void => {
-        this.#restingRows.delete(row)
-        nodeFile.members.free(row)
-      }
-      this.#restingRows.set(row, watchProcess(processId, free))
-    }
+  async #untilResumed(session: Session): Promise<void> {
+    session.onEnd?.()
+    await session.job.resumption
   }
 
   #died(session: Session): void {
@@ -139,6 +179,7 @@ export class Sessions {
     observer.note('session-died', `process ${session.peer.pid}, member ${session.member} of job ${session.job.name}`)
     session.hangUp()
     const steps = async (): Promise<void> => {
+      if (session.job.resumption) await this.#untilResumed(session)
       await this.#sweep(session)
       await this.leave(session, true)
     }
@@ -225,6 +266,7 @@ export class Sessions {
       queuePairs: 0,
       regions: 0,
       registeredByteLength: 0,
+      processStartTime: processIdentity(session.peer.pid)?.startTime ?? 0,
       name: session.name,
     }
     this.#options.services.nodeFile.members.fill(session.member, row)

@@ -34,6 +34,10 @@ export class LaneSet {
   reaping = false
   /** The job was told that the path is lost. */
   lost = false
+  /** Connections wait on it: a lane was lost, or an earlier broker left them. */
+  suspended = false
+  /** Runs while they wait and no lane is up. */
+  grace: Timer | null = null
   idle: Timer | null = null
   retry: Timer | null = null
   notBeforeMs = 0
@@ -86,7 +90,14 @@ export class LaneSet {
 
   succeeded(): void {
     this.#backoffMs = FIRST_BACKOFF_MS
+    this.tryNow()
+  }
+
+  /** What kept it from being tried is over. */
+  tryNow(): void {
     this.notBeforeMs = 0
+    this.retry?.cancel()
+    this.retry = null
   }
 
   cancelTimers(): void {

@@ -9,7 +9,7 @@ import type { LinkMessage, LinkMessageBody } from '../../protocol/link.js'
 import { toFailure } from '../control/failure.js'
 import type { Peer } from '../peers/peer.js'
 import { Peers, type PeersListener, type PeersOptions } from '../peers/peers.js'
-import type { Job } from '../sessions/job.js'
+import type { Job, JobIdentity } from '../sessions/job.js'
 import type { QueuePair } from '../sessions/queue-pair.js'
 import type { Lane } from './lane.js'
 import type { LaneKeeper } from './lane-keeper.js'
@@ -21,6 +21,8 @@ import type { PathUse } from './path-use.js'
 
 export interface SharingOptions extends LaneMakerOptions, PeersOptions {
   readonly idleMs: number
+  /** How long connections wait for a path that was lost. */
+  readonly peerGraceMs: number
 }
 
 export interface PathRequest {
@@ -129,6 +131,17 @@ export class Sharing implements LaneKeeper, PeersListener {
     return use
   }
 
+  /** A use that an earlier broker of this node left; null for a peer that is not known any more. */
+  resume(queuePair: QueuePair, peerRow: number, index: number): PathUse | null {
+    const peer = this.peers.byRow(peerRow)
+    if (!peer) return null
+    const set = this.#set(queuePair.job, peer, queuePair.trafficClass)
+    set.suspended = set.up.length === 0
+    const use = new LaneUse(set, index, (of) => this.#settle(of))
+    this.#settle(set)
+    return use
+  }
+
   /** Datagrams of the job may go to the peer, also over lanes that come later. */
   async addDatagramPath(job: Job, peerRow: number, deadlineMs: number): Promise<void> {
     const peer = this.peers.byRow(peerRow)
@@ -144,6 +157,11 @@ export class Sharing implements LaneKeeper, PeersListener {
     this.peers.jobAppeared(job)
   }
 
+  /** What becomes of a job that an earlier broker left is known. */
+  jobSettled(identity: JobIdentity): void {
+    this.peers.jobSettled(identity)
+  }
+
   /** Ends everything of a job; settles when none of its queue pairs is left. */
   async endJob(job: Job): Promise<void> {
     this.peers.jobEnded(job)
@@ -152,10 +170,18 @@ export class Sharing implements LaneKeeper, PeersListener {
     for (const set of sets) this.#forget(set)
   }
 
-  /** Says goodbye, destroys all lanes, ends all links. May be repeated. */
-  async stop(reason: string): Promise<void> {
+  /** The next broker of this node goes on: peers are told, lanes go with the engine. */
+  leave(kind: 'handover'): void {
     this.#stopped = true
-    this.peers.sayGoodbye(reason)
+    this.peers.sayGoodbye(kind, 'handover')
+    for (const set of this.#sets.values()) set.cancelTimers()
+    this.peers.close()
+  }
+
+  /** Says goodbye, destroys all lanes, ends all links. May be repeated. */
+  async stop(kind: 'stop' | 'handover', reason: string): Promise<void> {
+    this.#stopped = true
+    this.peers.sayGoodbye(kind, reason)
     await Promise.all([...this.#sets.values()].map((set) => this.#endSet(set, reason)))
     this.peers.close()
   }
@@ -165,7 +191,10 @@ export class Sharing implements LaneKeeper, PeersListener {
   onLink(peer: Peer): void {
     for (const body of this.#untold.get(peer)?.values() ?? []) peer.send('lane-failed', body)
     this.#untold.delete(peer)
-    for (const set of this.#ofPeer(peer)) this.pursue(set)
+    for (const set of this.#ofPeer(peer)) {
+      set.tryNow()
+      this.pursue(set)
+    }
   }
 
   onLinkLost(peer: Peer): void {
@@ -178,14 +207,15 @@ export class Sharing implements LaneKeeper, PeersListener {
     peer.condition.notify()
   }
 
-  async onPeerLost(peer: Peer, reason: string): Promise<void> {
+  async onPeerLost(peer: Peer, reason: string, forGood: boolean): Promise<void> {
     this.#untold.delete(peer)
-    await Promise.all(this.#ofPeer(peer).map((set) => this.#endLanes(set, reason)))
+    const end = (set: LaneSet): Promise<void> => (forGood ? this.#giveUp(set, reason) : this.#endLanes(set, reason))
+    await Promise.all(this.#ofPeer(peer).map(end))
   }
 
   onDomainClosed(peer: Peer, job: Job): void {
     for (const set of this.#ofPeer(peer)) {
-      if (set.job === job) void this.#endLanes(set, `job ${job.name} has ended on node ${peer.node}`)
+      if (set.job === job) void this.#giveUp(set, `job ${job.name} has ended on node ${peer.node}`)
     }
   }
 
@@ -258,7 +288,52 @@ export class Sharing implements LaneKeeper, PeersListener {
       set.failed(toFailure(error), this.#options.clock.nowMs(), this.#options.random)
     }
     this.#reaper.watch(set)
+    this.#watchGrace(set)
     if (set.empty) this.#forget(set)
+  }
+
+  /** Connections wait for a lane only so long. */
+  #watchGrace(set: LaneSet): void {
+    if (set.uses.size === 0 || set.isComplete(set.peer.link?.lanes ?? Number.POSITIVE_INFINITY)) set.suspended = false
+    if (!set.suspended || set.closed || this.#stopped) {
+      set.grace?.cancel()
+      set.grace = null
+      return
+    }
+    const { clock, peerGraceMs, observer } = this.#options
+    set.grace ??= clock.after(peerGraceMs, () => {
+      set.grace = null
+      const reason = `no path to node ${set.peer.node} for ${peerGraceMs} ms`
+      this.#abandon(set, reason).catch((error) => observer.report(error, `node ${set.peer.node}`))
+    })
+  }
+
+  /** What hung on the set will not go on: lanes end, and what waits for them gets its verdicts. */
+  async #giveUp(set: LaneSet, reason: string): Promise<void> {
+    await this.#endLanes(set, reason)
+    await this.#abandon(set, reason)
+  }
+
+  /** Lanes that are up stay: what is on them does not wait. */
+  async #abandon(set: LaneSet, reason: string): Promise<void> {
+    if (!set.suspended) return
+    set.suspended = false
+    set.grace?.cancel()
+    set.grace = null
+    const { engine, observer } = this.#options
+    const { job, peer, trafficClass } = set
+    this.#tellPathLost(set, reason)
+    const path = { job: job.number, peer: peer.row, trafficClass, reason: reason.slice(0, 200) }
+    const { queuePairs } = await engine.call('abandon-path', path)
+    observer.note('path-abandoned', `job ${job.name} to node ${peer.node}: ${reason}; ${queuePairs} queue pairs`)
+    this.#settle(set)
+  }
+
+  #tellPathLost(set: LaneSet, reason: string): void {
+    if (set.lost || this.#stopped) return
+    set.lost = true
+    const { node } = set.peer
+    for (const session of set.job.sessions) session.send('path-lost', { node, reason: reason.slice(0, 200) })
   }
 
   /** One look of a waiting connect. */
@@ -376,9 +451,9 @@ export class Sharing implements LaneKeeper, PeersListener {
     if (tellPeer) this.#tellLost(lane, reason)
     lane.giveUp(new SharedVerbsError('path-lost', `lane ${lane.index} to node ${node} was lost: ${reason}`))
     const removal = this.#maker.destroy(lane, reason.slice(0, 200))
-    if (wasUp && !set.lost && !this.#stopped) {
-      set.lost = true
-      for (const session of set.job.sessions) session.send('path-lost', { node, reason: reason.slice(0, 200) })
+    if (wasUp) {
+      set.suspended ||= set.uses.size > 0
+      this.#tellPathLost(set, reason)
     }
     set.failed(new SharedVerbsError('path-lost', reason), this.#options.clock.nowMs(), this.#options.random)
     return removal.then(() => this.#settle(set))
@@ -405,6 +480,7 @@ export class Sharing implements LaneKeeper, PeersListener {
   async #endSet(set: LaneSet, reason: string): Promise<void> {
     set.closed = true
     set.cancelTimers()
+    this.#watchGrace(set)
     await this.#endLanes(set, reason)
     await set.opening
     set.cancelTimers()
@@ -454,6 +530,8 @@ export class Sharing implements LaneKeeper, PeersListener {
 
   #forget(set: LaneSet): void {
     set.cancelTimers()
+    set.grace?.cancel()
+    set.grace = null
     const key = setKey(set.job, set.peer, set.trafficClass)
     // A late word about a set that was forgotten must not take its successor along.
     if (this.#sets.get(key) === set) this.#sets.delete(key)

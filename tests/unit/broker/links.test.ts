@@ -87,6 +87,7 @@ const stranger = {
   nodeId: 'ff'.repeat(16),
   bootId: 'boot',
   epoch: 1,
+  port: 0,
   provider: 'soft',
   lanes: 1,
   sharing: 'job',

@@ -65,6 +65,7 @@ export async function startPeerNode(
       observer,
       ...ground,
       findJob: () => undefined,
+      isAwaited: () => false,
       ...given,
     },
     {

@@ -29,7 +29,7 @@ export function bodiesOf(schema: z.ZodType): fc.Arbitrary<unknown> {
       noNullPrototype: true,
     })
   }
-  if (schema instanceof z.ZodDefault) return bodiesOf(schema.unwrap() as z.ZodType)
+  if (schema instanceof z.ZodDefault || schema instanceof z.ZodOptional) return bodiesOf(schema.unwrap() as z.ZodType)
   if (schema instanceof z.ZodUnion) return fc.oneof(...(schema.options as z.ZodType[]).map(bodiesOf))
   if (schema instanceof z.ZodRecord) return recordsOf(schema).filter(accepts(schema))
   if (schema instanceof z.ZodEnum) return fc.constantFrom(...schema.options)
@@ -59,7 +59,9 @@ export function leavesOf(schema: z.ZodType, path: string): Leaf[] {
   if (schema instanceof z.ZodObject) {
     return Object.entries(fieldsOf(schema)).flatMap(([name, field]) => leavesOf(field, `${path}.${name}`))
   }
-  if (schema instanceof z.ZodDefault) return leavesOf(schema.unwrap() as z.ZodType, path)
+  if (schema instanceof z.ZodDefault || schema instanceof z.ZodOptional) {
+    return leavesOf(schema.unwrap() as z.ZodType, path)
+  }
   if (schema instanceof z.ZodUnion) return (schema.options as z.ZodType[]).flatMap((one) => leavesOf(one, `${path}|`))
   if (schema instanceof z.ZodRecord) {
     return [

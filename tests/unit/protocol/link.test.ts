@@ -65,7 +65,7 @@ test('every link message fits its bound, and a larger one is refused on both sid
   const longest = { code: 'c'.repeat(64), field: 'f'.repeat(64), mine: '€'.repeat(256), yours: '€'.repeat(256) }
   t.deepEqual(decodeLinkMessage(encodeLinkMessage('refused', longest)).body as unknown, longest)
   t.is(
-    codeOf(() => encodeLinkMessage('goodbye', { reason: 'x'.repeat(linkMessageByteLength) })),
+    codeOf(() => encodeLinkMessage('goodbye', { kind: 'stop', reason: 'x'.repeat(linkMessageByteLength) })),
     'message-too-large',
   )
   t.is(

@@ -50,6 +50,7 @@ const member = (number: number, processId: number, name = `rank-${number}`) => (
   attachedTimeMs: 0,
   queuePairs: 0,
   regions: 0,
+  processStartTime: 0,
   registeredByteLength: 0,
   name,
 })
