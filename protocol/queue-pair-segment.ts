@@ -15,7 +15,7 @@
  *   …        send ring           shm/reference-ring: tail line, head line, entries
  *   …        receive ring
  *   …        atomic records      atomicWindow × 64 bytes    (broker: exactly-once memory of executed atomics)
- *   …        flow table          datagram only, flows × 16  (broker: last sequence of each sender)
+ *   …        flow table          datagram only, flows × 24  (broker: last sequence of each sender)
  *   …        send slots          sendSlotByteLength each
  *   …        receive slots       128 bytes each
  */
@@ -135,6 +135,9 @@ export const flowRecord = layout('flow-record', {
   sourceNumber: u32(),
   sourceGeneration: u32(),
   last: word(),
+  /** As in the header, for this sender. */
+  failedSequence: u32(),
+  failedStatus: u32(),
 })
 
 export interface QueuePairGeometry {

@@ -9,7 +9,7 @@
  *   4  same-node flows go on: what the other end delivered is known here
  */
 import { side } from '../../protocol/completion-queue-segment.js'
-import { limits } from '../../protocol/limits.js'
+import { nodeFileGeometry, peerRow } from '../../protocol/node-file.js'
 import {
   flowRecord,
   queuePairHeader,
@@ -77,7 +77,7 @@ function adopt(engine: Engine, queuePair: EngineQueuePair, left: AdoptedQueuePai
   if (!queuePair.connected) {
     queuePair.setState(queuePairState.connected)
     recoverFlowTable(queuePair, receives)
-    expectPaths(engine, queuePair, sends)
+    expectPaths(engine, queuePair)
     for (const slot of sends.posted) retakePosted(engine, queuePair, slot)
     retakeSends(engine, queuePair, sends.queued)
     return true
@@ -156,6 +156,8 @@ function retakePosted(
     tell(engine, request, status.unknown)
     return
   }
+  // Datagrams to this node have no path to wait for; they wait all the same until both ends are in order.
+  if (!flow.suspended) beginSuspension(engine, flow)
   request.flow = flow
   flow.beginOutbound(request.sequence)
   flow.highestSent = request.sequence
@@ -201,31 +203,41 @@ function recoverFlowTable(queuePair: EngineQueuePair, { done }: LeftInSlots): vo
   queuePair.remembersFlows = true
 }
 
-/** Its datagrams went somewhere before: they wait for the way there instead of failing. */
-function expectPaths(engine: Engine, queuePair: EngineQueuePair, { posted, queued }: LeftInSlots): void {
-  for (const { slot } of [...posted, ...queued]) {
-    const node = queuePair.memory.u32[queuePair.sendSlotWord(slot) + sendSlot.word.destinationNode]!
-    if (node === thisNode || node >= limits.peers) continue
-    const key = pathKey(queuePair.job, node)
-    if (!engine.datagramPaths.has(key)) engine.lostDatagramPaths.add(key)
+/** Its datagrams may have gone to any peer: they wait for the way there instead of failing. */
+function expectPaths(engine: Engine, queuePair: EngineQueuePair): void {
+  const { offset, rowByteLength, rows } = nodeFileGeometry.sections.peers
+  for (let peer = 1; peer < rows; peer++) {
+    const key = pathKey(queuePair.job, peer)
+    const known = peerRow.read(engine.nodeFile.memory, offset + peer * rowByteLength).state !== 0
+    if (known && !engine.datagramPaths.has(key)) engine.lostDatagramPaths.add(key)
   }
 }
 
-/** Both ends are here: what the other one delivered needs no word of anybody. An end that was not presented is waited for. */
+/**
+ * Both ends are here: what the other one delivered needs no word of anybody. An end that was not presented is waited for; one that goes
+ * down still says what it has.
+ */
 function resumeLocal(engine: Engine, flow: Flow): void {
-  const other = engine.queuePairs[flow.remoteNumber]
-  const present = other?.generation === flow.remoteGeneration && other.job === flow.queuePair.job && !other.ending
-  if (!present || engine.adopted.has(other)) return
   const { queuePair } = flow
-  const twin = flow.connected ? other.flow : (other.flows.get(flowKey(thisNode, queuePair.number)) ?? null)
-  if (flow.connected && (twin?.remoteNumber !== queuePair.number || twin.remoteGeneration !== queuePair.generation)) {
+  const other = engine.queuePairs[flow.remoteNumber]
+  if (other?.generation !== flow.remoteGeneration || other.job !== queuePair.job || engine.adopted.has(other)) return
+  if (!flow.connected) {
+    const known = other.flows.get(flowKey(thisNode, queuePair.number))
+    goOnHere(engine, flow, known?.inboundStarted ? known.lastDelivered : lastOfRecord(other, queuePair))
     return
   }
-  if (twin && flow.connected) {
-    flow.twin = twin
-    twin.twin = flow
+  const twin = other.flow
+  if (twin?.remoteNumber !== queuePair.number || twin.remoteGeneration !== queuePair.generation) return
+  goOnHere(engine, flow, twin.inboundStarted ? twin.lastDelivered : null)
+  if (other.ending) {
+    engine.failQueuePair(queuePair, status.remoteAborted, 'the peer disconnected', true)
+    return
   }
-  const delivered = twin?.inboundStarted ? twin.lastDelivered : lastOfRecord(other, queuePair)
+  flow.twin = twin
+  twin.twin = flow
+}
+
+function goOnHere(engine: Engine, flow: Flow, delivered: number | null): void {
   goOn(engine, flow, { receiveLimit: 0, evidence: { delivered, predecessor: 0, lastReceived: 0 } })
 }
 

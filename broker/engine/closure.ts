@@ -49,6 +49,8 @@ function endFlows(engine: Engine, queuePair: EngineQueuePair): void {
   for (const flow of [...queuePair.everyFlow()]) {
     if (flow.suspended) loseFlow(engine, flow, flow.lane?.peerNode ?? 'of the peer', 'the queue pair ends')
     else flushWaiting(engine, flow)
+    // What could not be received and was not told in its turn is told now.
+    engine.addControl(flow)
   }
 }
 

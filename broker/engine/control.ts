@@ -99,6 +99,9 @@ function tellFlow(engine: Engine, lane: Lane, flow: Flow): number {
     }
     return offset
   }
+  // Before a resume, which counts them as delivered.
+  told += tellFailures(lane, flow)
+  if (flow.failureDue) return -1 - told
   if (flow.telling !== 'none') {
     const offset = put(messageType.resume, resumeExtension.byteLength, 0, 0)
     if (offset < 0) return -1 - told
@@ -113,17 +116,6 @@ function tellFlow(engine: Engine, lane: Lane, flow: Flow): number {
     writeConnect(lane, offset, flow)
     flow.connectDue = false
     flow.acceptDue = false
-  }
-  while (flow.failureDue) {
-    const offset = lane.beginMessage(0, creditTier.control)
-    if (offset < 0) return -1 - told
-    // Written before it leaves the list: what this very header tells as delivered must stay below the failure.
-    const sequence = flow.failedSequences[0]!
-    lane.writeRoute(offset, messageType.queuePairError, 0, 0, flow, sequence, flow.failedStatuses[0]!, 0)
-    flow.failedSequences.shift()
-    flow.failureTold(sequence, flow.failedStatuses.shift()!, lane.lastSequence)
-    if (flow.acknowledgementDue) lane.addNews(flow)
-    told++
   }
   while (flow.grantsDue.length > 0) {
     const receive = flow.grantsDue[0]!
@@ -169,6 +161,23 @@ function tellFlow(engine: Engine, lane: Lane, flow: Flow): number {
     flow.disconnectedSent = true
   }
   engine.touchEnding(flow.queuePair)
+  return told
+}
+
+/** Messages that could not be received; how many went. */
+function tellFailures(lane: Lane, flow: Flow): number {
+  let told = 0
+  while (flow.failureDue) {
+    const offset = lane.beginMessage(0, creditTier.control)
+    if (offset < 0) return told
+    // Written before it leaves the list: what this very header tells as delivered must stay below the failure.
+    const sequence = flow.failedSequences[0]!
+    lane.writeRoute(offset, messageType.queuePairError, 0, 0, flow, sequence, flow.failedStatuses[0]!, 0)
+    flow.failedSequences.shift()
+    flow.failureTold(sequence, flow.failedStatuses.shift()!)
+    if (flow.acknowledgementDue) lane.addNews(flow)
+    told++
+  }
   return told
 }
 

@@ -198,7 +198,7 @@ function takeFlowMessage(engine: Engine, lane: Lane, type: number, at: number, p
   const carries = beginsAnew(type)
   const flow = findFlow(engine, lane, at, carries)
   const sequence = i32[word + WORD.sequence]!
-  if (flow) takeNews(engine, flow, i32[word + WORD.delivered]!, i32[word + WORD.receiveLimit]!)
+  if (flow && !flow.suspended) takeNews(engine, flow, i32[word + WORD.delivered]!, i32[word + WORD.receiveLimit]!)
   // Nothing new begins at a datagram queue pair that goes down: its senders get their verdict as from one that is gone.
   const refused = carries && flow && !flow.connected && flow.queuePair.ending && !flow.assembling
   if (!flow || refused) {
@@ -530,8 +530,8 @@ function takeRefusal(engine: Engine, flow: Flow, sequence: number, verdict: numb
     return
   }
   const request = inFlight(flow, sequence)
-  if (!request) {
-    refuseResent(flow, sequence, verdict as Status)
+  if (!request || flow.suspended) {
+    refuseLeft(flow, sequence, verdict as Status)
     return
   }
   if (request.stage !== requestStage.announced && request.stage !== requestStage.sent) return
@@ -544,14 +544,19 @@ function takeRefusal(engine: Engine, flow: Flow, sequence: number, verdict: numb
   engine.wakeFlow(flow)
 }
 
-/** What the peer refused on an earlier lane, and could not say, waits here to go again: it need not. */
-function refuseResent(flow: Flow, sequence: number, verdict: Status): void {
+/** Refused on an earlier lane: told again before the flow goes on, or while it waits to go again. It keeps its place. */
+function refuseLeft(flow: Flow, sequence: number, verdict: Status): void {
+  const request = inFlight(flow, sequence) ?? resent(flow, sequence)
+  if (!request || request.finished || !isTwoSided(request.opcode)) return
+  request.stage = requestStage.finished
+  request.status = verdict
+}
+
+function resent(flow: Flow, sequence: number): SendRequest | null {
   for (let request = flow.waiting.head; request?.exposed; request = request.next) {
-    if (request.sequence !== sequence || request.finished) continue
-    request.stage = requestStage.finished
-    request.status = verdict
-    return
+    if (request.sequence === sequence) return request
   }
+  return null
 }
 
 /** Datagram: the peer had no receive for `sequence` and dropped what followed; all of it goes again. */

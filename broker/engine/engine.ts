@@ -8,7 +8,7 @@
  */
 
 import { counterIndex, counterNames, nodeFileGeometry } from '../../protocol/node-file.js'
-import { activityQueuePair, queuePairHeader } from '../../protocol/queue-pair-segment.js'
+import { activityQueuePair } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
 import { connectByService, messageType, rejectReason } from '../../protocol/wire.js'
 import { anyActive, collectActive } from '../../shm/activity.js'
@@ -22,7 +22,7 @@ import type { Completer, EngineCompletionQueue } from './completion-queue.js'
 import { type PendingAccept, type PendingConnect, sendReject } from './connection.js'
 import { hasControl, sendAcknowledgements, sendControl } from './control.js'
 import { drainReceives, drainSends } from './drain.js'
-import { finishSend } from './finish.js'
+import { finishSend, rememberFailure } from './finish.js'
 import type { Flow } from './flow.js'
 import type { Lane, LooseMessage } from './lane.js'
 import type { LaneGroup } from './lane-group.js'
@@ -420,10 +420,7 @@ export class Engine {
 
   /** A message that arrived could not be received: its sender is told before it counts as delivered. */
   refuseMessage(flow: Flow, sequence: number, verdict: Status): void {
-    if (flow.connected) {
-      const failure = { failedSequence: sequence >>> 0, failedStatus: verdict }
-      queuePairHeader.write(flow.queuePair.memory, 0, failure)
-    }
+    rememberFailure(flow, sequence, verdict)
     if (flow.lane) {
       flow.failedSequences.push(sequence)
       flow.failedStatuses.push(verdict)

@@ -192,6 +192,17 @@ function storeLast(flow: Flow): void {
   queuePair.words.store(word + flowRecord.word.last, flow.lastDelivered)
 }
 
+/** For a successor: the receive may have been taken by then, and nothing else says that its message failed. */
+export function rememberFailure(flow: Flow, sequence: number, verdict: Status): void {
+  const { queuePair, recordIndex } = flow
+  const failure = { failedSequence: sequence >>> 0, failedStatus: verdict }
+  if (flow.connected) queuePairHeader.write(queuePair.memory, 0, failure)
+  else if (recordIndex >= 0) {
+    const at = queuePair.geometry.flowTableOffset + recordIndex * flowRecord.byteLength
+    flowRecord.write(queuePair.memory, at, failure)
+  }
+}
+
 /** Commits a receive's outcome. `flow` is null for receives that no message was matched to (flushed). */
 export function completeReceive(engine: Engine, receive: ReceiveRequest, flow: Flow | null): void {
   const queuePair = receive.queuePair

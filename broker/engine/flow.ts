@@ -13,6 +13,9 @@ import type { EngineQueuePair } from './queue-pair.js'
 import type { Region } from './region.js'
 import { type ReceiveRequest, RequestQueue, type SendRequest } from './request.js'
 
+/** Failures in a row that stay true although both ends forget what they told each other. */
+const REMEMBERED_FAILURES = 64
+
 export class Flow {
   readonly queuePair: EngineQueuePair
   /** Row of the remote node; `thisNode` when both ends are here. */
@@ -102,8 +105,8 @@ export class Flow {
   /** Sequences of messages that arrived but could not be received, with their status; told before they count as delivered. */
   readonly failedSequences: number[] = []
   readonly failedStatuses: number[] = []
-  /** Those that were told in a frame that the peer has not acknowledged yet: told again if that is lost. */
-  readonly toldFailures: { readonly sequence: number; readonly status: number; readonly frame: number }[] = []
+  /** The latest of those that were told: they are told again after a lost lane, whose end may have forgotten them. */
+  readonly toldFailures: { readonly sequence: number; readonly status: number }[] = []
   /** Results of executed atomics that are due; bounded by the atomic window. */
   readonly atomicResultsDue: { readonly sequence: number; readonly outcome: AtomicOutcome }[] = []
   readonly grantsDue: ReceiveRequest[] = []
@@ -186,18 +189,13 @@ export class Flow {
     return first !== undefined && (this.queuePair.ending || ((first - this.lastDelivered) | 0) <= 0)
   }
 
-  /** A failure stands in `frame` of its lane. */
-  failureTold(sequence: number, status: number, frame: number): void {
-    const { lane, toldFailures } = this
-    while (lane && toldFailures[0] && ((toldFailures[0].frame - lane.peerAcknowledged) | 0) <= 0) toldFailures.shift()
-    toldFailures.push({ sequence, status, frame })
+  failureTold(sequence: number, status: number): void {
+    if (this.toldFailures.push({ sequence, status }) > REMEMBERED_FAILURES) this.toldFailures.shift()
   }
 
-  /** The lane is lost: failures that the peer may not have read are told again. */
+  /** The lane is lost: the peer may not have read them, or have died before it could tell its client. */
   retellFailures(): void {
-    const { lane, toldFailures } = this
-    for (const { sequence, status, frame } of toldFailures.splice(0).reverse()) {
-      if (lane && ((frame - lane.peerAcknowledged) | 0) <= 0) continue
+    for (const { sequence, status } of this.toldFailures.splice(0).reverse()) {
       this.failedSequences.unshift(sequence)
       this.failedStatuses.unshift(status)
     }

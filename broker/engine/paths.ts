@@ -53,8 +53,14 @@ export function datagramFlow(
   if (known) detach(known)
   const flow = new Flow(queuePair, peer, number, generation, lane, false)
   flow.recordIndex = recordIndex
-  if (remembered >= 0) flow.continueInbound(queuePair.words.load(recordWord(queuePair, remembered)))
-  else writeRecord(flow)
+  if (remembered >= 0) {
+    const { last, failedSequence, failedStatus } = readRecord(queuePair, remembered)
+    flow.continueInbound(last | 0)
+    // One that was not delivered comes again.
+    const isTold = failedStatus !== 0 && ((failedSequence - last) | 0) <= 0
+    if (isTold) flow.toldFailures.push({ sequence: failedSequence | 0, status: failedStatus })
+    flow.retellFailures()
+  } else writeRecord(flow)
   queuePair.flows.set(key, flow)
   lane?.flows.add(flow)
   return flow
@@ -87,8 +93,6 @@ function freeRecord(queuePair: EngineQueuePair): number {
 
 const recordOffset = (queuePair: EngineQueuePair, index: number): number =>
   queuePair.geometry.flowTableOffset + index * flowRecord.byteLength
-const recordWord = (queuePair: EngineQueuePair, index: number): number =>
-  (recordOffset(queuePair, index) >>> 2) + flowRecord.word.last
 const readRecord = (queuePair: EngineQueuePair, index: number) =>
   flowRecord.read(queuePair.memory, recordOffset(queuePair, index))
 
@@ -117,5 +121,7 @@ function writeRecord(flow: Flow): void {
     sourceNumber: flow.remoteNumber,
     sourceGeneration: flow.remoteGeneration,
     last: flow.lastDelivered,
+    failedSequence: 0,
+    failedStatus: 0,
   })
 }

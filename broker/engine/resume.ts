@@ -15,7 +15,7 @@ import { queuePairState } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
 import { resumeExtension } from '../../protocol/wire.js'
 import { acceptByResume } from './connection.js'
-import type { RouteNumbers } from './dispatch.js'
+import { type RouteNumbers, takeNews } from './dispatch.js'
 import type { Engine } from './engine.js'
 import { settleFlow } from './finish.js'
 import type { Flow } from './flow.js'
@@ -65,11 +65,17 @@ export function takeResume(engine: Engine, lane: Lane, from: RouteNumbers, word:
   if (flow.suspended && flow.lane?.state !== 'up') bindSuspended(engine, lane, [flow])
   if (flow.connected && flow.lane !== lane) return
   if (flow.suspended) goOn(engine, flow, word)
-  // A datagram flow that lost nothing here, and whose sender lost what was on its way.
-  else if (word.ask && !flow.connected) forgetArriving(flow)
+  else hearAgain(engine, flow, word)
   if (!word.ask) return
   flow.telling = 'answer'
   engine.addControl(flow)
+}
+
+/** A word that this end did not wait for; what it tells is told nowhere else. */
+function hearAgain(engine: Engine, flow: Flow, { ask, evidence, receiveLimit }: ResumeWord): void {
+  takeNews(engine, flow, evidence.delivered ?? flow.delivered, receiveLimit)
+  // A datagram flow that lost nothing here, and whose sender lost what was on its way.
+  if (ask && !flow.connected) forgetArriving(flow)
 }
 
 /** This end's flow; null when it is not there (any more). */

@@ -21,7 +21,7 @@ import {
   referenceSlot,
 } from '../../protocol/completion-queue-segment.js'
 import { packKey } from '../../protocol/keys.js'
-import { nodeFileGeometry, queuePairRow } from '../../protocol/node-file.js'
+import { nodeFileGeometry, peerRow, queuePairRow } from '../../protocol/node-file.js'
 import {
   opcodeNames,
   packOperation,
@@ -354,7 +354,11 @@ export class EngineNode {
   peerOf(other: EngineNode): number {
     if (other === this) return 0
     const known = this.#peers.indexOf(other.name)
-    return known >= 0 ? known + 1 : this.#peers.push(other.name)
+    if (known >= 0) return known + 1
+    const row = this.#peers.push(other.name)
+    const { offset, rowByteLength } = nodeFileGeometry.sections.peers
+    peerRow.write(this.nodeFile.memory, offset + row * rowByteLength, { state: 1, node: other.name })
+    return row
   }
 
   /** A number that no object of this node has. */
@@ -454,6 +458,7 @@ export class EngineNode {
     await this.start()
     for (const make of this.#made) await make()
     await this.call('resume-job', { job: JOB })
+    await this.call('abandon-path', { job: JOB, peer: 0, trafficClass: null, reason: 'it was not presented' })
   }
 
   turn(): number {
