@@ -8,6 +8,9 @@
  *   I9   every published request gets one verdict: success, or unknown when its broker died while it was posted
  *   I10  whoever lives gets everything posted, whoever dies or stops
  *   I5   at rest no lock names a dead member
+ *   I11  with pollers, requests are signalled: each completion is taken once, none stays while a poller lives
+ *   I12  one poller sees the requests in the published order
+ *   I21  the number of a dead member is given away only when nothing in shared memory is its
  *   I23  recovery may die and be repeated: the broker's deaths count there too
  */
 
@@ -29,7 +32,7 @@ import { check } from '../support/explorer-runner.js'
 import { MEMBERS, World } from '../support/explorer-world.js'
 import { type BrokerProcess, boot, turnUntilIdle } from './broker-process.js'
 import type { Code } from './load.js'
-import { attach, openSegment, Segments } from './segments.js'
+import { attach, mappingAt, NUMBER, openSegment, Segments } from './segments.js'
 
 const ID = sendSlot.offset.id / 8
 const SERVE = 4
@@ -40,6 +43,10 @@ export interface PostOptions {
   readonly slots: number
   /** The engine sleeps when it has nothing to do, and clients ring it. */
   readonly sleeps?: boolean
+  /** Processes that poll for the completions of all. */
+  readonly pollers?: number
+  /** The last list's client has the number of the first, once that died: when its sweep is done, or, wrongly, at once. */
+  readonly reuse?: 'after-sweep' | 'at-once'
   /** What a successor does; a mutant leaves something out. */
   readonly recovery?: Partial<RecoverySteps>
 }
@@ -57,15 +64,19 @@ export function postScenario(code: Code, name: string, options: PostOptions, bou
 
 type Attachment = InstanceType<Code['Attachment']>
 
-function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: PostOptions): Scene {
+function postScene(code: Code, options: PostOptions): Scene {
+  const { lists, slots, sleeps = false, pollers = 0, reuse, recovery = {} } = options
   const { drains = true, clearsFirst = true } = recovery
-  const segments = new Segments({ sendSlots: slots, receiveSlots: 1, completions: 8 })
+  const segments = new Segments({ sendSlots: slots, receiveSlots: 1, completions: pollers > 0 ? 16 : 8 })
   const total = lists.flat().reduce((sum, length) => sum + length, 0)
-  const world = new World(segments.words, 4 * total + 3 * MEMBERS + 4)
+  const world = new World(segments.words, 5 * total + 4 * MEMBERS + 4)
   /** Requests are numbered from 0 by client and order; their id is one more. */
   const published = world.reserve(total)
   const executed = world.reserve(total)
   const verdicts = world.reserve(total)
+  /** How often a poller has taken it, and the order of the last that each has got. */
+  const taken = world.reserve(total)
+  const lastSeen = world.reserve(MEMBERS)
   const publishedCount = world.reserve(1)
   const executedUpTo = world.reserve(1)
   const epoch = world.reserve(1)
@@ -111,10 +122,16 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
     check(world.read(verdicts + request) === 0, 'I9', `request ${request} has two verdicts`)
     world.write(verdicts + request, 1)
   }
+  const take = (slot: number): void => {
+    const request = requestIn(slot)
+    check(world.read(taken + request) === 0, 'I11', `request ${request} is taken twice`)
+    world.write(taken + request, 1)
+  }
   for (let slot = 0; slot < slots; slot++) {
     world.watches.set(stateWord(slot), (found, value) => {
       if (code.stateOf(value) === code.SLOT_POSTED) execute(slot)
       else if (code.stateOf(found) === code.SLOT_POSTED) settle(slot)
+      else if (code.stateOf(found) === code.SLOT_DONE) take(slot)
       else if (code.stateOf(value) === code.SLOT_DONE) check(false, 'I9', 'a request was refused')
     })
   }
@@ -122,8 +139,18 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
   // ---- clients ------------------------------------------------------------------------------------------------------------
 
   const attachments: Attachment[] = []
-  const openQueuePair = (self: Self): InstanceType<Code['QueuePair']> => {
-    const attachment = (attachments[self.member] ??= attach(code, segments, self))
+  const attachmentOf = (self: Self, actor: number, generation = 1): Attachment => {
+    const known = attachments[actor]
+    if (known) return known
+    const attachment = attach(code, segments, self, segments.bells + self.member, generation)
+    attachment.segments.set(NUMBER, openSegment(code, segments, self))
+    attachments[actor] = attachment
+    return attachment
+  }
+  const isSecond = (client: number): boolean => reuse !== undefined && client === lists.length - 1
+  const memberOf = (client: number): number => (isSecond(client) ? 1 : client + 1)
+  const openQueuePair = (self: Self, client: number): InstanceType<Code['QueuePair']> => {
+    const attachment = attachmentOf(self, client, isSecond(client) ? 2 : 1)
     const queues = { share: () => null } as unknown as InstanceType<Code['CompletionQueue']>
     const opened = new code.QueuePair(attachment, openSegment(code, segments, self), queues, queues)
     attachment.queuePairs.delete(opened)
@@ -143,7 +170,7 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
     name: 'post',
     looksAt: (index) => slotStates.has(index),
     run(self) {
-      const done = self.note(() => world.read(progress + self.member))
+      const done = self.note(() => world.read(progress + client))
       const first = firstOf(client, list)
       const requests = []
       for (let request = first + done; request < first + lists[client]![list]!; request++) {
@@ -151,25 +178,31 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
           opcode: 'write' as const,
           id: request + 1,
           remote: { key: 1, offset: request },
-          signaled: false,
+          signaled: pollers > 0,
         })
       }
-      const queuePair = openQueuePair(self)
+      const queuePair = openQueuePair(self, client)
       const accepted = queuePair.postSend(requests)
       // Busy: a stopped process holds the lock, and this list is given up.
       const ends = accepted === requests.length || queuePair.lastRefusal === 'busy'
-      self.note(() => world.write(progress + self.member, ends ? 0 : done + accepted) ?? 0)
+      self.note(() => world.write(progress + client, ends ? 0 : done + accepted) ?? 0)
       return ends ? undefined : REST
     },
   })
   const slotStates = new Set(Array.from({ length: slots }, (_, slot) => stateWord(slot)))
+  const attachAgain: Operation = {
+    name: 'attach',
+    when: () => world.read(world.dead(1)) === 1 && (reuse === 'at-once' || world.read(owed + 1) === 0),
+    run: (self) => self.note(() => world.write(world.dead(1), 0) ?? 1),
+  }
   const clients: ActorSpec[] = lists.map((lengths, client) => ({
-    name: `client${client + 1}`,
-    role: 'client',
-    member: client + 1,
-    operations: lengths.map((_, list) => postList(client, list)),
+    name: isSecond(client) ? 'again' : `client${client + 1}`,
+    role: isSecond(client) ? 'again' : 'client',
+    member: memberOf(client),
+    operations: [...(isSecond(client) ? [attachAgain] : []), ...lengths.map((_, list) => postList(client, list))],
+    livesFrom: isSecond(client) ? 1 : 0,
     died: () => {
-      world.write(owed + client + 1, 1)
+      world.write(owed + memberOf(client), 1)
       world.write(segments.bells, 1)
     },
   }))
@@ -212,6 +245,8 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
         request.exposed = true
         code.completeUnsent(engine, request, verdict.unknown)
       }
+      // As its first turn would, which comes later here, in an engine that knows nothing of these.
+      queuePair.sendQueue.publish(() => {})
       return undefined
     },
   }
@@ -293,10 +328,40 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
   }
   const poller: ActorSpec = { name: 'poller', role: 'poller', member: -1, operations: [poll] }
 
+  const rows = new code.CompletionBatch(1)
+  const pollReally: Operation = {
+    name: 'poll',
+    when: () => world.read(segments.completionHead) !== world.read(segments.completionTail),
+    run(self) {
+      const mapping = mappingAt(self, segments.completionQueue)
+      const real = new code.Poller(attachmentOf(self, self.member), mapping, segments.completionGeometry)
+      rows.count = 0
+      real.poll(rows, 1)
+      if (rows.count === 0) return 0
+      const request = rows.id[0]! - 1
+      return self.note(() => seen(self.member, request))
+    },
+  }
+  const seen = (member: number, request: number): number => {
+    const order = orderOf(request)
+    check(world.read(taken + request) === 1, 'I11', `poller ${member} gets request ${request}, which it did not take`)
+    check(world.read(lastSeen + member) <= order, 'I12', `poller ${member} gets request ${request} after a later one`)
+    world.write(lastSeen + member, order)
+    return 0
+  }
+  const realPollers: ActorSpec[] = Array.from({ length: pollers }, (_, index) => ({
+    name: `poller${index + 1}`,
+    role: 'poller',
+    member: lists.length + 1 + index,
+    operations: [pollReally],
+  }))
+
   const atRest = (states: readonly ActorState[]): void => {
+    const polled = states.slice(lists.length + 1).some((state) => state.status === status.running)
     for (let client = 0; client < lists.length; client++) {
+      const absent = isSecond(client) && states[client]!.operation === 0
       check(
-        states[client]!.status !== status.running,
+        absent || states[client]!.status !== status.running,
         'I10',
         `client ${client + 1} lives and its requests are not posted`,
       )
@@ -309,12 +374,15 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
       if (isStopped(clientOf(request) + 1)) continue
       check(!asleep || world.read(verdicts + request) === 1, 'I13', `the engine sleeps and request ${request} waits`)
       check(world.read(verdicts + request) === 1, 'I9', `request ${request} was published and has no verdict`)
+      const waits = pollers > 0 && polled && world.read(taken + request) === 0
+      check(!waits, 'I11', `request ${request} is not taken, and a poller lives`)
     }
     for (let slot = 0; slot < slots; slot++) {
       const word = world.read(stateWord(slot))
       const state = code.stateOf(word)
       const kept = state === code.SLOT_CLAIMED && isStopped(code.claimerOf(word))
-      check(kept || state === code.SLOT_FREE, 'I7', `at rest slot ${slot} is in state ${state}`)
+      const unread = state === code.SLOT_DONE && !polled
+      check(kept || unread || state === code.SLOT_FREE, 'I7', `at rest slot ${slot} is in state ${state}`)
     }
     const lock = world.read(segments.sendLock)
     check(
@@ -324,11 +392,13 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
     )
   }
   const privateTo = (index: number): string | undefined => {
-    if (index >= segments.completionQueue && index < segments.activity) return 'broker'
+    if (index >= segments.completionQueue && index < segments.activity) return pollers > 0 ? undefined : 'broker'
     return index >= segments.receiveSlot(0) && index < segments.completionQueue ? 'broker' : undefined
   }
   const writtenBy = (index: number): string | undefined => {
     if (index === segments.sendHead || index === segments.queuePairStateWord) return 'broker'
+    const published = index === segments.completionTail || index >= segments.completionEntries
+    if (published && index >= segments.completionQueue && index < segments.activity) return 'broker'
     if (sleeps && index === segments.sleeping) return 'broker'
     if (sleeps && index >= segments.bells) return undefined
     return index >= segments.page ? 'nobody' : undefined
@@ -347,7 +417,7 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
   const digest = (member: number, kind: number, index: number, result: number): number => {
     // Nobody looks at what an OR found.
     if (kind === access.or) return 0
-    if (member === 0) return result
+    if (member === 0 || member > lists.length) return result
     // A client looks for free slots, and at whether the lock is free; what else they are is the same to it.
     if (kind === access.load && slotStates.has(index)) return code.stateOf(result) === code.SLOT_FREE ? result : 1
     if (kind === access.compareExchange && index === segments.sendLock) return result === 0 ? 0 : 1
@@ -356,7 +426,7 @@ function postScene(code: Code, { lists, slots, sleeps = false, recovery = {} }: 
   }
   return {
     world,
-    actors: [...clients, broker, poller],
+    actors: [...clients, broker, ...(pollers > 0 ? realPollers : [poller])],
     privateTo,
     writtenBy,
     commutes,

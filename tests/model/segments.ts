@@ -188,10 +188,16 @@ export function grantOf({ shape }: Segments): QueuePairGrant {
 const silent = { request: () => new Promise(() => {}) }
 
 /** The real attachment of a member, over explored words. */
-export function attach(code: Code, segments: Segments, self: Self, bell = segments.bells + self.member) {
+export function attach(
+  code: Code,
+  segments: Segments,
+  self: Self,
+  bell = segments.bells + self.member,
+  memberGeneration = 1,
+) {
   const parts = {
     control: silent,
-    grant: { member: self.member, memberGeneration: 1, node: 'here' },
+    grant: { member: self.member, memberGeneration, node: 'here' },
     page: mappingAt(self, segments.page),
     activity: mappingAt(self, segments.activity),
     monitor: self.liveness,
