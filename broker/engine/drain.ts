@@ -234,6 +234,7 @@ export function recordReceive(
 
 function copyReceive(engine: Engine, queuePair: EngineQueuePair, receive: ReceiveRequest, word: number): void {
   const entries = operationSgeCount(queuePair.memory.i32[word + receiveSlot.word.operation]!)
+  receive.entries = entries
   receive.refused =
     entries > limits.scatterGatherEntries
       ? status.localQueuePairError

@@ -22,7 +22,7 @@ import type { Completer, EngineCompletionQueue } from './completion-queue.js'
 import { type PendingAccept, type PendingConnect, sendReject } from './connection.js'
 import { hasControl, sendAcknowledgements, sendControl } from './control.js'
 import { drainReceives, drainSends } from './drain.js'
-import { finishSend, rememberFailure } from './finish.js'
+import { rememberFailure } from './finish.js'
 import type { Flow } from './flow.js'
 import type { Lane, LooseMessage } from './lane.js'
 import type { LaneGroup } from './lane-group.js'
@@ -32,7 +32,7 @@ import { pumpLocal } from './local.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { RegionTable } from './region.js'
 import { askAgain } from './remote-keys.js'
-import type { SendRequest } from './request.js'
+import { requestStage, type SendRequest } from './request.js'
 import { bindSuspended } from './suspend.js'
 import { Suspensions } from './suspensions.js'
 import { Timers } from './timers.js'
@@ -429,7 +429,9 @@ export class Engine {
     }
     for (let request = flow.twin?.inFlight.head ?? null; request; request = request.next) {
       if (request.sequence !== sequence) continue
-      finishSend(this, request, verdict)
+      // Told when the receiver's completion is, which comes next.
+      request.stage = requestStage.finished
+      request.status = verdict
       return
     }
   }

@@ -191,6 +191,8 @@ export class ReceiveRequest {
   /** Its slot was taken from the ring and has no outcome yet. */
   taken = false
   position = 0
+  /** Entries as posted; the slot keeps the number when the result is written beside it. */
+  entries = 0
   readonly local = new ScatterGather()
   refused: Status = 0
   stage: number = receiveStage.posted
