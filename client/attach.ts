@@ -2,17 +2,16 @@
 import { readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { brokerPage, brokerPageMagic } from '../protocol/broker-page.js'
-import type { EventBody, EventName } from '../protocol/control.js'
 import { SharedVerbsError } from '../protocol/errors.js'
 import { controlSocketPath, runtimeDirectory } from '../protocol/paths.js'
 import { abiVersion, clientFingerprint } from '../protocol/version.js'
 import { Doorbell } from '../shm/doorbell.js'
 import { SystemCallError } from '../shm/libc.js'
 import { LivenessMonitor, LivenessToken } from '../shm/liveness.js'
-import type { Mapping } from '../shm/mapping.js'
 import { type AttachGrant, Attachment } from './attachment.js'
-import { ControlClient, closeAll } from './control-client.js'
+import { ControlClient, type ControlHandlers, closeAll } from './control-client.js'
+import { checkPage, reattachSteps } from './reattachment.js'
+import { Recovery } from './recovery.js'
 import { mapSegment } from './segments.js'
 import { Session } from './session.js'
 
@@ -27,6 +26,11 @@ export interface AttachOptions {
   readonly name?: string
   /** Deadline for the broker's answer. Default 5000. */
   readonly timeoutMs?: number
+  /**
+   * How long a session whose broker was lost looks for the next one and goes on with it; then, or when that refuses it, the session
+   * ends. 0: it ends at once. Default 30,000.
+   */
+  readonly reconnectTimeoutMs?: number
 }
 
 const retryMs = 20
@@ -36,26 +40,65 @@ const retryMs = 20
  * `wrong-job-key`, `abi-mismatch`, `limit-exceeded`, `draining`, `timeout`.
  */
 export async function attach(options: AttachOptions = {}): Promise<Session> {
-  const { runtimeDir, job, jobKey, name, timeoutMs } = withDefaults(options)
+  const given = withDefaults(options)
+  const deadlineMs = performance.now() + given.timeoutMs
+  for (let brokers = 0; ; brokers++) {
+    try {
+      return await attachOnce(given, deadlineMs, brokers > 0)
+    } catch (error) {
+      // A broker that ends while it is asked may have a successor.
+      const lost = error instanceof SharedVerbsError && error.code === 'broker-lost'
+      if (!lost || given.reconnectTimeoutMs === 0 || performance.now() >= deadlineMs) throw error
+    }
+    await sleep(retryMs)
+  }
+}
+
+async function attachOnce(given: Required<AttachOptions>, deadlineMs: number, patient: boolean): Promise<Session> {
+  const { runtimeDir, job, jobKey, name } = given
   // Events and the end of the connection may come before the session that hears them exists.
   let session: Session | undefined
-  const control = await connect(runtimeDir, timeoutMs, {
+  const handlers: ControlHandlers = {
     onEvent: (event, body) => session?.receive(event, body),
     onLost: (error) => session?.brokerLost(error),
-  })
+  }
+  const control = await connect(runtimeDir, deadlineMs, patient, handlers)
   try {
     const { result, descriptors } = await control.request(
       'attach',
       { abiVersion, fingerprint: clientFingerprint, job, jobKey, name, processId: process.pid },
-      { timeoutMs },
+      { timeoutMs: deadlineMs - performance.now() },
     )
-    session = new Session(open(result, descriptors, control))
+    const attachment = open(result, descriptors, control)
+    session = new Session(attachment)
+    if (given.reconnectTimeoutMs > 0) attachment.recovery = recoveryOf(session, handlers, given)
     if (control.ended) session.brokerLost(control.ended)
     return session
   } catch (error) {
     control.close()
     throw error
   }
+}
+
+function recoveryOf(
+  session: Session,
+  handlers: ControlHandlers,
+  { runtimeDir, job, jobKey, reconnectTimeoutMs }: Required<AttachOptions>,
+): Recovery {
+  const { attachment } = session
+  return new Recovery({
+    path: controlSocketPath(runtimeDir),
+    timeoutMs: reconnectTimeoutMs,
+    steps: () => reattachSteps(attachment, { job, jobKey }),
+    onBack: ({ descriptor, nextId, reattached, events }) => {
+      const { grant, page, engineDoorbell } = reattached
+      const control = ControlClient.adopt(descriptor, nextId, handlers)
+      attachment.renew({ epoch: grant.epoch, control, page, engineDoorbell })
+      session.brokerBack()
+      for (const { name, body } of events) session.receive(name, body)
+    },
+    onFailed: (refusal) => session.brokerGone(refusal),
+  })
 }
 
 function withDefaults(options: AttachOptions): Required<AttachOptions> {
@@ -67,6 +110,7 @@ function withDefaults(options: AttachOptions): Required<AttachOptions> {
       options.jobKey ?? environment['SHARED_VERBS_JOB_KEY'] ?? keyFromFile(environment['SHARED_VERBS_JOB_KEY_FILE']),
     name: (options.name ?? `${basename(process.argv[1] ?? 'node')}-${process.pid}`).slice(-64),
     timeoutMs: options.timeoutMs ?? 5000,
+    reconnectTimeoutMs: options.reconnectTimeoutMs ?? 30_000,
   }
 }
 
@@ -84,20 +128,21 @@ function keyFromFile(path: string | undefined): string {
   }
 }
 
-/** The broker's queue of connections may be full for a moment: then again until the deadline. */
+/** The broker's queue of connections may be full for a moment: then again until the deadline. `patient`: also when nobody listens. */
 async function connect(
   runtimeDir: string,
-  timeoutMs: number,
-  handlers: { onEvent(name: EventName, body: EventBody<EventName>): void; onLost(error: SharedVerbsError): void },
+  deadlineMs: number,
+  patient: boolean,
+  handlers: ControlHandlers,
 ): Promise<ControlClient> {
-  const deadlineMs = performance.now() + timeoutMs
   const path = controlSocketPath(runtimeDir)
   for (;;) {
     try {
       return ControlClient.connect(path, handlers)
     } catch (error) {
-      const busy = error instanceof SystemCallError && error.code === 'EAGAIN'
-      if (!busy || performance.now() > deadlineMs) throw connectError(error, path, runtimeDir)
+      const code = error instanceof SystemCallError ? error.code : ''
+      const passing = code === 'EAGAIN' || (patient && (code === 'ENOENT' || code === 'ECONNREFUSED'))
+      if (!passing || performance.now() > deadlineMs) throw connectError(error, path, runtimeDir)
     }
     await sleep(retryMs)
   }
@@ -141,16 +186,18 @@ function open(grant: AttachGrant, descriptors: readonly number[], control: Contr
   }
   try {
     const page = keep(mapSegment(left.shift(), grant.brokerPageByteLength, false))
-    checkPage(page, grant)
+    checkPage(page, grant.brokerProcessId)
     const activity = keep(mapSegment(left.shift(), grant.activityByteLength, true))
-    const liveness = left[0]!
+    // Kept for the next broker, which has only what its clients show it.
+    const liveness = left.shift()!
+    keep({ close: () => closeAll([liveness]) })
     const token = holdToken(liveness, grant)
     keep({ close: () => token.release() })
     const monitor = keep(new LivenessMonitor(liveness))
-    closeAll(left.splice(0, 1))
     const doorbell = keep(new Doorbell(left.shift()!))
     const engineDoorbell = new Doorbell(left.shift()!)
-    return new Attachment({ grant, control, page, activity, token, monitor, doorbell, engineDoorbell })
+    const broker = { epoch: grant.epoch, control, page, engineDoorbell }
+    return new Attachment({ grant, activity, liveness, token, monitor, doorbell, broker })
   } catch (error) {
     for (const thing of made.reverse()) thing.close()
     closeAll(left)
@@ -169,20 +216,4 @@ function holdToken(liveness: number, { member, brokerProcessId }: AttachGrant): 
       cause,
     )
   }
-}
-
-function checkPage(page: Mapping, grant: AttachGrant): void {
-  const found = brokerPage.read(page.memory, 0)
-  const isPage = found.magic === brokerPageMagic && found.version === abiVersion
-  if (isPage && found.fingerprint === clientFingerprint) return
-  throw new SharedVerbsError(
-    'abi-mismatch',
-    `broker process ${grant.brokerProcessId} lays shared memory out differently; run broker and client of one version`,
-    {
-      version: found.version,
-      expectedVersion: abiVersion,
-      fingerprint: found.fingerprint,
-      expected: clientFingerprint,
-    },
-  )
 }

@@ -15,6 +15,7 @@ import type { Attachment } from './attachment.js'
 import { type Completion, CompletionBatch } from './completion.js'
 import { Poller, takeUnreferred } from './polling.js'
 import type { QueuePairSegment } from './queue-pair-segment.js'
+import type { Presentable } from './reattachment.js'
 import { mapSegment } from './segments.js'
 
 export interface WaitOptions {
@@ -117,7 +118,7 @@ export class CompletionQueue implements AsyncIterable<Completion> {
       if (this.#armAndLook(armed, solicitedOnly && rings > 0)) return true
       const leftMs = deadlineMs - performance.now()
       if (leftMs <= 0) return this.available
-      this.attachment.doorbell.wait(leftMs)
+      this.attachment.sleepSync(leftMs)
     }
   }
 
@@ -152,6 +153,13 @@ export class CompletionQueue implements AsyncIterable<Completion> {
   close(): Promise<void> {
     this.#closing ??= this.#close()
     return this.#closing
+  }
+
+  /** @internal */
+  get presentable(): Presentable {
+    const { number, generation } = this
+    const closing = this.#closing !== undefined
+    return { number, generation, descriptor: this.#mapping.fd, closing, presented: () => {} }
   }
 
   /** @internal The broker has given it up: waits reject with `error` once what is there was polled. */

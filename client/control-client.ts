@@ -27,6 +27,8 @@ export interface RequestOptions {
   readonly timeoutMs?: number | undefined
   /** Gives the request up with `aborted`. The broker may carry it out all the same. */
   readonly signal?: AbortSignal | undefined
+  /** False: the process may end before the reply. Default true. */
+  readonly keepAlive?: boolean | undefined
 }
 
 export interface Reply<Name extends RequestName> {
@@ -52,11 +54,12 @@ export class ControlClient {
   readonly #connection: SeqpacketConnection
   readonly #handlers: ControlHandlers
   readonly #pending = new Map<number, Pending>()
-  #nextId = 1
+  #nextId: number
   #holds = 0
   #ended: SharedVerbsError | undefined
 
-  private constructor(connection: SeqpacketConnection, handlers: ControlHandlers) {
+  private constructor(connection: SeqpacketConnection, handlers: ControlHandlers, nextId: number) {
+    this.#nextId = nextId
     this.#connection = connection
     this.#handlers = handlers
     connection.start({
@@ -68,7 +71,22 @@ export class ControlClient {
 
   /** Throws the SystemCallError of connect(2) when nobody listens on `path`. */
   static connect(path: string, handlers: ControlHandlers): ControlClient {
-    return new ControlClient(SeqpacketConnection.connect(path), handlers)
+    return new ControlClient(SeqpacketConnection.connect(path), handlers, 1)
+  }
+
+  /** Goes on with a connected socket on which requests before `nextId` were made. */
+  static adopt(descriptor: number, nextId: number, handlers: ControlHandlers): ControlClient {
+    return new ControlClient(new SeqpacketConnection(descriptor), handlers, nextId)
+  }
+
+  /** For whoever sleeps until the connection ends. */
+  get descriptor(): number {
+    return this.#connection.descriptor
+  }
+
+  /** Takes what has come, also the end: for a thread whose event loop is blocked. */
+  readNow(): void {
+    this.#connection.readNow()
   }
 
   /**
@@ -78,16 +96,16 @@ export class ControlClient {
   async request<Name extends RequestName>(
     name: Name,
     body: RequestBody<Name>,
-    { timeoutMs = defaultRequestTimeoutMs, signal }: RequestOptions = {},
+    { timeoutMs = defaultRequestTimeoutMs, signal, keepAlive = true }: RequestOptions = {},
   ): Promise<Reply<Name>> {
     const checked = checkBody(name, body)
     if (this.#ended) throw this.#ended
     if (signal?.aborted) throw aborted(name)
     const id = this.#nextId++
     const message = encodeRequest(id, name, checked)
-    const release = this.hold()
+    const release = keepAlive ? this.hold() : () => {}
     try {
-      return (await this.#exchange(id, name, message, timeoutMs, signal)) as Reply<Name>
+      return (await this.#exchange(id, name, message, { timeoutMs, signal, keepAlive })) as Reply<Name>
     } finally {
       release()
     }
@@ -119,8 +137,7 @@ export class ControlClient {
     id: number,
     name: RequestName,
     message: Uint8Array,
-    timeoutMs: number,
-    signal: AbortSignal | undefined,
+    { timeoutMs, signal, keepAlive }: RequestOptions & { readonly timeoutMs: number },
   ): Promise<Reply<RequestName>> {
     return new Promise((resolve, reject) => {
       const settle = (outcome: Reply<RequestName> | SharedVerbsError): void => {
@@ -132,6 +149,7 @@ export class ControlClient {
       }
       const abort = (): void => settle(aborted(name))
       const timer = setTimeout(() => settle(timedOut(name, timeoutMs)), Math.min(timeoutMs, 0x7fffffff))
+      if (!keepAlive) timer.unref()
       signal?.addEventListener('abort', abort, { once: true })
       this.#pending.set(id, { name, settle })
       // A send that fails is followed by the end of the connection, which settles the request with its reason.
@@ -197,7 +215,7 @@ export function closeAll(descriptors: readonly number[]): void {
   for (const fd of descriptors) closeDescriptor(fd)
 }
 
-function checkBody<Name extends RequestName>(name: Name, body: RequestBody<Name>): unknown {
+export function checkBody<Name extends RequestName>(name: Name, body: RequestBody<Name>): unknown {
   const parsed = requests[name].body.safeParse(body)
   if (parsed.success) return parsed.data
   const issue = parsed.error.issues[0]
@@ -215,10 +233,10 @@ function valueAt(body: unknown, path: readonly PropertyKey[]): unknown {
   return value
 }
 
-const aborted = (name: RequestName): SharedVerbsError =>
+export const aborted = (name: RequestName): SharedVerbsError =>
   new SharedVerbsError('aborted', `${requests[name].name} was given up by its caller`)
 
-const timedOut = (name: RequestName, timeoutMs: number): SharedVerbsError =>
+export const timedOut = (name: RequestName, timeoutMs: number): SharedVerbsError =>
   new SharedVerbsError(
     'timeout',
     `the broker did not answer ${requests[name].name} in ${timeoutMs} ms; look at \`broker status\``,

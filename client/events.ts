@@ -25,17 +25,30 @@ export interface QueuePairDisconnectedEvent {
   readonly queuePair: QueuePair | undefined
 }
 
-/** The connection to the broker ended without `session.close()`. Requests and waits fail with `error`. */
+/**
+ * The connection to the broker ended without `session.close()`. `recovering`: the next broker is looked for; handles stay as they are,
+ * posting and waiting go on, requests wait. Otherwise, or when this comes a second time, the session has ended: requests and waits fail
+ * with `error`.
+ */
 export interface BrokerLostEvent {
   readonly kind: 'broker-lost'
   readonly reason: string
   readonly error: SharedVerbsError
+  readonly recovering: boolean
+}
+
+/** The next broker goes on with this session and everything it holds. */
+export interface BrokerBackEvent {
+  readonly kind: 'broker-back'
+  /** Its number: each broker of a node has a higher one. */
+  readonly epoch: number
 }
 
 export type SessionEvent =
   | QueuePairErrorEvent
   | QueuePairDisconnectedEvent
   | BrokerLostEvent
+  | BrokerBackEvent
   | ({ readonly kind: 'completion-queue-error' } & EventBody<'completion-queue-error'>)
   | ({ readonly kind: 'path-lost' } & EventBody<'path-lost'>)
   | ({ readonly kind: 'path-recovered' } & EventBody<'path-recovered'>)

@@ -8,6 +8,7 @@ export { type AttachOptions, attach } from './attach.js'
 export { type Completion, CompletionBatch } from './completion.js'
 export type { CompletionQueue, WaitOptions } from './completion-queue.js'
 export type {
+  BrokerBackEvent,
   BrokerLostEvent,
   QueuePairDisconnectedEvent,
   QueuePairErrorEvent,

@@ -27,6 +27,8 @@ interface Waiter {
 
 export class Listener implements AsyncIterable<QueuePair> {
   readonly service: string
+  /** @internal The broker has confirmed it. */
+  registered = false
   readonly #session: Session
   readonly #options: ListenOptions
   readonly #backlog: number
@@ -61,7 +63,7 @@ export class Listener implements AsyncIterable<QueuePair> {
     }
     if (this.#ended?.error) throw this.#ended.error
     if (this.#ended) return undefined
-    const release = this.#session.attachment.control.hold()
+    const release = this.#session.attachment.hold()
     try {
       return await new Promise<QueuePair | undefined>((resolve, reject) => this.#waiters.push({ resolve, reject }))
     } finally {
@@ -84,6 +86,14 @@ export class Listener implements AsyncIterable<QueuePair> {
   connectionRequest(connection: number): void {
     this.#requests.push(connection)
     this.#work()
+  }
+
+  /** @internal Another broker: connections that waited at the old one are made again by whoever wanted them. */
+  listenAgain(): void {
+    this.#requests.length = 0
+    if (!this.registered || this.#ended) return
+    const body = { service: this.service, backlog: this.#backlog }
+    this.#session.attachment.request('listen', body, { keepAlive: false }).catch((error) => this.end(error))
   }
 
   /** @internal The session ended. */
@@ -125,7 +135,8 @@ export class Listener implements AsyncIterable<QueuePair> {
       queuePair = await this.#session.createQueuePair({ ...this.#options, type: 'connected' })
       await this.#options.onQueuePair?.(queuePair)
       const { number, generation } = queuePair
-      const { result } = await attachment.request('acceptConnection', { connection, number, generation })
+      const body = { connection, number, generation }
+      const { result } = await attachment.request('acceptConnection', body, { done: queuePair.whenConnected })
       queuePair.connectedTo(result.remote)
     } catch {
       // The peer went away, or a limit of ours was met: the peer is told, others go on.

@@ -4,6 +4,7 @@ import type { RequestResult } from '../protocol/control.js'
 import { keyGeneration, keySlot } from '../protocol/keys.js'
 import type { Mapping } from '../shm/mapping.js'
 import type { Attachment } from './attachment.js'
+import type { Presentable } from './reattachment.js'
 import { mapSegment } from './segments.js'
 
 /** What peers may do with a region. All default to false; the owner's job may always use it locally. */
@@ -52,6 +53,13 @@ export class MemoryRegion {
   close(): Promise<void> {
     this.#closing ??= this.#close()
     return this.#closing
+  }
+
+  /** @internal */
+  get presentable(): Presentable {
+    const number = keySlot(this.localKey)
+    const generation = keyGeneration(this.localKey)
+    return { number, generation, descriptor: this.#mapping.fd, closing: !this.open, presented: () => {} }
   }
 
   /** @internal For the end of the session, which closes everything at the broker by one request. */

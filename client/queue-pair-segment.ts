@@ -86,6 +86,11 @@ export class QueuePairSegment {
     return this.grant.number
   }
 
+  /** For the next broker. */
+  get descriptor(): number {
+    return this.#mapping.fd
+  }
+
   /** One of `queuePairState`, as the broker has written it last. */
   get state(): number {
     return this.words.load(header.state)

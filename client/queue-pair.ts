@@ -8,6 +8,7 @@ import type { CompletionQueue } from './completion-queue.js'
 import type { QueuePairDisconnectedEvent, QueuePairErrorEvent } from './events.js'
 import { claimedGenerations, claimedSlots, Poster, type Refusal } from './posting.js'
 import type { QueuePairSegment } from './queue-pair-segment.js'
+import type { Presentable } from './reattachment.js'
 import type { ReceiveWorkRequest, SendFields, SendWorkRequest } from './work-request.js'
 import { checkReceive, checkSend, type PostingTarget, writeReceive, writeSend } from './work-request-encoder.js'
 
@@ -65,6 +66,8 @@ export class QueuePair extends EventEmitter<QueuePairEvents> {
   readonly #sends: Poster
   readonly #receives: Poster
   #remote: QueuePairAddress | undefined
+  /** What the next broker knew of its connection. */
+  #presentedRemote: QueuePairAddress | undefined
   #closing: Promise<void> | undefined
   #released = false
 
@@ -125,7 +128,7 @@ export class QueuePair extends EventEmitter<QueuePairEvents> {
     const { result } = await this.#attachment.request(
       'connectQueuePair',
       { ...this.#id, remote: plainAddress(remote), timeoutMs },
-      { timeoutMs: timeoutMs + answerGraceMs, signal },
+      { timeoutMs: timeoutMs + answerGraceMs, signal, done: this.whenConnected },
     )
     this.#remote = result.remote
   }
@@ -159,6 +162,22 @@ export class QueuePair extends EventEmitter<QueuePairEvents> {
   close(): Promise<void> {
     this.#closing ??= this.#close()
     return this.#closing
+  }
+
+  /** @internal For requests that connect it, repeated at the next broker: the result if the lost one had done it. */
+  readonly whenConnected = (): { remote: QueuePairAddress } | undefined =>
+    this.#presentedRemote && { remote: this.#presentedRemote }
+
+  /** @internal */
+  get presentable(): Presentable {
+    return {
+      ...this.#id,
+      descriptor: this.#segment.descriptor,
+      closing: this.#closing !== undefined,
+      presented: ({ remote }) => {
+        this.#presentedRemote = remote
+      },
+    }
   }
 
   /** @internal Called by the listener that accepted it. */

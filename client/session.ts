@@ -51,6 +51,9 @@ export interface CallOptions {
   readonly signal?: AbortSignal
 }
 
+/** One attempt to prepare the way to a node for the next broker. */
+const RESOLVE_AGAIN_MS = 30_000
+
 interface SessionEvents {
   event: [SessionEvent]
 }
@@ -67,6 +70,9 @@ export class Session extends EventEmitter<SessionEvents> {
   readonly attachment: Attachment
   readonly #listeners = new Map<string, Listener>()
   #closing: Promise<void> | undefined
+  /** What the broker said when it ended the session itself. */
+  #endedByBroker: string | undefined
+  #lossError: SharedVerbsError | undefined
 
   /** @internal Applications call `attach`. */
   constructor(attachment: Attachment) {
@@ -169,6 +175,7 @@ export class Session extends EventEmitter<SessionEvents> {
     this.#listeners.set(service, listener)
     try {
       await this.attachment.request('listen', { service, backlog })
+      listener.registered = true
       return listener
     } catch (error) {
       listener.end()
@@ -203,19 +210,78 @@ export class Session extends EventEmitter<SessionEvents> {
 
   /** @internal What the broker sent unasked. */
   receive<Name extends EventName>(name: Name, body: EventBody<Name>): void {
-    if (name === 'connection-request') this.#connectionRequest(body as EventBody<'connection-request'>)
+    if (this.attachment.blocking) queueMicrotask(() => this.receive(name, body))
+    else if (name === 'connection-request') this.#connectionRequest(body as EventBody<'connection-request'>)
     else if (name === 'queue-pair-error') this.#queuePairError(body as EventBody<'queue-pair-error'>)
     else if (name === 'queue-pair-disconnected') this.#disconnected(body as EventBody<'queue-pair-disconnected'>)
     else if (name === 'completion-queue-error') this.#completionQueueError(body as EventBody<'completion-queue-error'>)
+    else if (name === 'session-ended') this.#endedByBroker = (body as EventBody<'session-ended'>).reason
     else this.emit('event', { kind: name, ...body } as SessionEvent)
   }
 
-  /** @internal The connection to the broker ended. */
+  /** @internal The connection to the broker ended: the next broker is looked for, unless this one said that it is over. */
   brokerLost(error: SharedVerbsError): void {
-    if (this.#closing) return
+    if (this.#closing || this.attachment.ended) return
+    const { recovery } = this.attachment
+    if (!recovery || this.#endedByBroker !== undefined || error.code !== 'broker-lost') {
+      this.#end(error)
+      return
+    }
+    recovery.begin()
+    this.#tellLost(error, true)
+    this.#lossError = error
+  }
+
+  /** @internal Another broker goes on with this session. */
+  brokerBack(): void {
+    const { epoch } = this.attachment
+    for (const listener of this.#listeners.values()) listener.listenAgain()
+    for (const node of this.attachment.resolvedNodes.keys()) void this.#resolveAgain(node)
+    this.#tell({ kind: 'broker-back', epoch })
+  }
+
+  /** @internal No other broker came in time, or it refused. */
+  brokerGone(refusal: SharedVerbsError | undefined): void {
+    const lost = this.#lossError
+    const why = refusal ? `the next broker refused it: ${refusal.message}` : 'no other broker came in time'
+    const context = { reason: lost?.context['reason'], refusal: refusal?.code }
+    const message = `the broker was lost, and ${why}; attach again when one runs`
+    this.#end(new SharedVerbsError('broker-lost', message, context, refusal))
+  }
+
+  #end(error: SharedVerbsError): void {
     this.attachment.end(error)
     for (const listener of this.#listeners.values()) listener.end(error)
-    this.emit('event', { kind: 'broker-lost', reason: String(error.context['reason'] ?? error.message), error })
+    this.#tellLost(error, false)
+  }
+
+  #tellLost(error: SharedVerbsError, recovering: boolean): void {
+    const reason = this.#endedByBroker ?? String(error.context['reason'] ?? error.message)
+    this.#tell({ kind: 'broker-lost', reason, error, recovering })
+  }
+
+  /** Nothing of the application runs while its thread is blocked in a wait. */
+  #tell(event: SessionEvent): void {
+    if (this.attachment.blocking) queueMicrotask(() => this.emit('event', event))
+    else this.emit('event', event)
+  }
+
+  /** The way that datagrams take is the broker's: each prepares it anew. */
+  async #resolveAgain(node: string): Promise<void> {
+    const { attachment } = this
+    const { epoch } = attachment
+    while (!attachment.ended && attachment.epoch === epoch) {
+      try {
+        const body = { node, timeoutMs: RESOLVE_AGAIN_MS }
+        const options = { timeoutMs: 2 * RESOLVE_AGAIN_MS, keepAlive: false }
+        const { result } = await attachment.request('resolveNode', body, options)
+        attachment.resolvedNodes.set(node, result.nodeIndex)
+        return
+      } catch (error) {
+        const passing = error instanceof SharedVerbsError && /^(timeout|peer-unreachable|path-lost)$/.test(error.code)
+        if (!passing) return
+      }
+    }
   }
 
   async #close(): Promise<void> {
@@ -224,7 +290,8 @@ export class Session extends EventEmitter<SessionEvents> {
       for (const completionQueue of this.attachment.completionQueues) completionQueue.relieve()
     }, 5)
     try {
-      await this.attachment.request('detach', {})
+      // A lost broker's successor finds out by the token that this member is gone.
+      if (!this.attachment.lost) await this.attachment.request('detach', {})
     } catch {
       // Without a broker there is nobody left who would have to agree.
     } finally {

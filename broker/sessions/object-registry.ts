@@ -85,8 +85,8 @@ export abstract class ObjectRegistry<Kept extends SharedObject> {
     const reviving = this.#reviving.get(wanted.number)
     if (known || reviving) closeDescriptor(descriptor)
     const found = known ?? (await (reviving ?? this.#reviveOnce(session, wanted.number, descriptor)))
-    // Shown twice by the same session, it is held once: what it had opened twice it closes once.
-    if (!found.isHeldBy(session)) found.hold(session)
+    // A session that had opened it twice shows it twice, and closes it twice.
+    found.hold(session)
     return found
   }
 

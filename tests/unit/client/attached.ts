@@ -22,10 +22,14 @@ export interface Attached {
 
 export async function attached(
   scope: Scope,
-  { capacity = 64, ...options }: Partial<QueuePairOptions> & { readonly capacity?: number } = {},
+  {
+    capacity = 64,
+    reconnectTimeoutMs = 0,
+    ...options
+  }: Partial<QueuePairOptions> & { readonly capacity?: number; readonly reconnectTimeoutMs?: number } = {},
 ): Promise<Attached> {
   const broker = FakeBroker.start(scope)
-  const session = await attach({ runtimeDir: broker.directory, name: 'test' })
+  const session = await attach({ runtimeDir: broker.directory, name: 'test', reconnectTimeoutMs })
   scope.teardown(() => session.close())
   const cq = await session.createCompletionQueue({ capacity })
   const qp = await session.createQueuePair({ sendCq: cq, maxSend: 16, maxReceive: 16, ...options })
