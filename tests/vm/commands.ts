@@ -13,6 +13,7 @@ const needs: Readonly<Record<string, string>> = {
   'qemu-system-x86_64': 'qemu-system-x86',
   busybox: 'busybox-static',
   rdma: 'iproute2',
+  tc: 'iproute2',
   ibv_rc_pingpong: 'ibverbs-utils',
   modprobe: 'kmod',
   cpio: 'cpio',
@@ -32,7 +33,7 @@ const hasLibrary = (name: string): boolean => existsSync(`/usr/lib/x86_64-linux-
 export function missingPackages(): string[] {
   const commands = Object.entries(needs).filter(([command]) => !hasCommand(command))
   const files = Object.entries(libraries).filter(([file]) => !hasLibrary(file))
-  return [...commands, ...files].map(([, name]) => name)
+  return [...new Set([...commands, ...files].map(([, name]) => name))]
 }
 
 /** Installs what is missing when allowed to; the reason why the machine cannot be had, or null. */

@@ -14,7 +14,8 @@ import { fileURLToPath } from 'node:url'
 import { run } from './commands.js'
 
 /** crc32 comes first: without it rxe does not load, and no dependency says so. */
-const modules = 'crc32_generic crc32_pclmul virtio_pci virtio_net 9p 9pnet_virtio rdma_rxe ib_uverbs rdma_ucm veth'
+const modules =
+  'crc32_generic crc32_pclmul virtio_pci virtio_net 9p 9pnet_virtio rdma_rxe ib_uverbs rdma_ucm veth sch_netem'
 
 export interface Image {
   readonly kernel: string

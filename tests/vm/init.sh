@@ -10,6 +10,7 @@ while read -r module; do insmod "/modules/$module"; done < /modules/order
 wish() { sed -n "s/.*shared_verbs\.$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
 root=$(wish root)
 node=$(wish node)
+address=$(wish address)
 options=trans=virtio,version=9p2000.L,msize=512000
 mount -t 9p -o "$options,cache=loose,ro" hostroot /host || echo 'the file tree of the host cannot be mounted'
 mount --move /proc /host/proc
@@ -22,7 +23,7 @@ mount -t 9p -o "$options,cache=none" results /host/run/results
 ip link set lo up
 
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp TMPDIR=/tmp
-chroot /host /bin/sh "$root/tests/vm/guest/start.sh" "$root" "$node"
+chroot /host /bin/sh "$root/tests/vm/guest/start.sh" "$root" "$node" "$address"
 sync
 echo o > /host/proc/sysrq-trigger
 sleep 100

@@ -9,21 +9,42 @@ export interface MachineOptions {
   /** Folder of the host that the guest may write to. */
   readonly results: string
   readonly timeoutMs: number
+  /** One machine of two on a wire; alone it has no network. */
+  readonly wire?: Wire
 }
 
-function machineArguments({ image, root, results }: MachineOptions): string[] {
+export interface Wire {
+  /** Of this machine, with the length of its network. */
+  readonly address: string
+  /** Last byte of its Ethernet address. */
+  readonly number: number
+  /** Unix sockets of this end and of the other one: packets are datagrams, so neither end waits for the other. */
+  readonly here: string
+  readonly there: string
+}
+
+function machineArguments({ image, root, results, wire }: MachineOptions): string[] {
   const share = (path: string, tag: string, more: string): string[] => [
     '-virtfs',
     `local,path=${path},mount_tag=${tag},security_model=none,multidevs=remap${more}`,
   ]
   return [
     ...['-accel', 'tcg,thread=multi', '-cpu', 'max', '-m', '3072', '-smp', '2'],
-    ...['-nographic', '-no-reboot', '-nic', 'none', '-device', 'virtio-rng-pci'],
+    ...['-nographic', '-no-reboot', '-device', 'virtio-rng-pci'],
+    ...(wire === undefined ? ['-nic', 'none'] : networkOf(wire)),
     ...['-kernel', image.kernel, '-initrd', image.initialFiles],
-    ...['-append', `console=ttyS0 quiet panic=-1 shared_verbs.root=${root} shared_verbs.node=${process.execPath}`],
+    ...[
+      '-append',
+      `console=ttyS0 quiet panic=-1 shared_verbs.root=${root} shared_verbs.node=${process.execPath} shared_verbs.address=${wire?.address ?? ''}`,
+    ],
     ...share('/', 'hostroot', ',readonly=on'),
     ...share(results, 'results', ''),
   ]
+}
+
+function networkOf({ number, here, there }: Wire): string[] {
+  const ends = `local.type=unix,local.path=${here},remote.type=unix,remote.path=${there}`
+  return ['-netdev', `dgram,id=wire,${ends}`, '-device', `virtio-net-pci,netdev=wire,mac=52:54:00:00:00:0${number}`]
 }
 
 /** Settles when the machine is off; rejects when it had to be ended. */

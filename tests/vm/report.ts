@@ -19,6 +19,8 @@ export interface Report {
   readonly differentialPrograms: number
   readonly mismatches: number
   readonly demo: Readonly<Record<string, unknown>> | null
+  /** Two machines on one wire. */
+  readonly twoNodes?: Readonly<Record<string, unknown>>
   /** Messages to and fro with a program that is not ours. */
   readonly interoperation?: Readonly<Record<string, unknown>>
   /** What was measured when things went wrong on purpose; what did not hold is among the failures. */

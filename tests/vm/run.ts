@@ -4,15 +4,16 @@
  * The last line of the output is the report, as JSON with --json. Exit status 0 also when the machine cannot be had here: the
  * report then says `skipped` and why.
  */
-import { mkdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { run as command, prepareHost } from './commands.js'
 import { type Image, prepareImage } from './image.js'
-import { runMachine } from './machine.js'
+import { runMachine, type Wire } from './machine.js'
 import { describeReport, type Report, readReport, skippedReport, succeeded } from './report.js'
-import { writeWishes } from './wishes.js'
+import { isWished, type Wishes, writeWishes } from './wishes.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '')
 const cache = join(root, '.cache/vm')
@@ -26,6 +27,9 @@ const { values: options } = parseArgs({
     'timeout-ms': { type: 'string', default: '1500000' },
   },
 })
+
+/** The part that needs a second machine. */
+const TWO_NODES = 'two-nodes'
 
 const say = (text: string): boolean => process.stderr.write(`${text}\n`)
 
@@ -46,19 +50,45 @@ function prepared(): { image: Image | null; reason: string } {
   }
 }
 
-async function runInMachine(image: Image): Promise<Report> {
+/** A machine to its end, and what it found. */
+async function runOne(image: Image, name: string, role: Wishes['role'], wire?: Wire): Promise<Report> {
+  const folder = join(results, name)
+  mkdirSync(folder, { recursive: true })
+  writeWishes(folder, { only: options.only, cases: options.cases, ...(role === undefined ? {} : { role }) })
+  const timeoutMs = Number(options['timeout-ms'])
+  await runMachine({ image, root, results: folder, timeoutMs, ...(wire === undefined ? {} : { wire }) })
+  return readReport(readFileSync(join(folder, 'report.json'), 'utf8'))
+}
+
+/** Two machines at a time; the one that commands has the report. */
+async function runTwo(image: Image): Promise<Report> {
+  const sockets = mkdtempSync(join(tmpdir(), 'wire-'))
+  const [alpha, beta] = [join(sockets, 'alpha'), join(sockets, 'beta')]
+  try {
+    const [report] = await Promise.all([
+      runOne(image, 'alpha', 'alpha', { address: '10.78.0.1/24', number: 1, here: alpha, there: beta }),
+      runOne(image, 'beta', 'beta', { address: '10.78.0.2/24', number: 2, here: beta, there: alpha }),
+    ])
+    return report
+  } finally {
+    rmSync(sockets, { recursive: true, force: true })
+  }
+}
+
+async function runInMachines(image: Image): Promise<Report> {
   compile()
   rmSync(results, { recursive: true, force: true })
-  mkdirSync(results, { recursive: true })
-
-  writeWishes(results, { only: options.only, cases: options.cases })
-  await runMachine({ image, root, results, timeoutMs: Number(options['timeout-ms']) })
-  return readReport(readFileSync(join(results, 'report.json'), 'utf8'))
+  const isForOne = options.only === '' || options.only.split(',').some((part) => part !== TWO_NODES)
+  const one = isForOne ? await runOne(image, 'one', undefined) : null
+  const two = isWished(options, TWO_NODES) ? await runTwo(image) : null
+  if (one === null || two === null) return (one ?? two)!
+  const failures = [...one.failures, ...two.failures]
+  return { ...one, twoNodes: two.twoNodes ?? {}, failures, seconds: { ...one.seconds, ...two.seconds } }
 }
 
 const { image, reason } = prepared()
 if (image === null) say(`SKIPPED: ${reason}`)
 else say(`kernel ${image.release}, emulated`)
-const report = image === null ? skippedReport(reason) : await runInMachine(image)
+const report = image === null ? skippedReport(reason) : await runInMachines(image)
 console.log(options.json ? JSON.stringify(report) : describeReport(report))
 process.exitCode = succeeded(report) ? 0 : 1

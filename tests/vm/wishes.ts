@@ -7,6 +7,8 @@ export interface Wishes {
   readonly only: string
   /** Numbers of conformance cases, separated by commas; empty: all. */
   readonly cases: string
+  /** One machine of two: `alpha` runs the part with two nodes, `beta` obeys it. */
+  readonly role?: 'alpha' | 'beta'
   /** How many random programs, if not all. */
   readonly programs?: number
   /** Processes of the demo on each node, if not as many as it should be. */
@@ -23,3 +25,6 @@ export function readWishes(folder: string): Wishes {
   const path = join(folder, NAME)
   return existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as Wishes) : { only: '', cases: '' }
 }
+
+export const isWished = ({ only }: Pick<Wishes, 'only'>, part: string): boolean =>
+  only === '' || only.split(',').includes(part)

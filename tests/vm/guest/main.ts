@@ -4,18 +4,21 @@ import { release } from 'node:os'
 import { join } from 'node:path'
 import { runProbes } from '../probes/probes.js'
 import { emptyReport, type Report } from '../report.js'
-import { readWishes, type Wishes } from '../wishes.js'
+import { isWished, readWishes, type Wishes } from '../wishes.js'
+import { serveAgent } from './agent-link.js'
 import { runConformance } from './conformance.js'
 import { demonstrate } from './demo.js'
 import { compareProviders } from './differential-crew.js'
 import { provokeFaults } from './faults.js'
 import { interoperate } from './interoperation.js'
+import { joinMachines } from './two-nodes.js'
 
 const folder = process.argv[2]!
 const wishes = readWishes(folder)
 let report: Report = emptyReport('rxe0', release())
 const save = (): void => writeFileSync(join(folder, 'report.json'), JSON.stringify(report))
-const parts: Readonly<Record<string, (wishes: Wishes) => Promise<Partial<Report>>>> = {
+type Parts = Readonly<Record<string, (wishes: Wishes) => Promise<Partial<Report>>>>
+const partsOfOne: Parts = {
   conformance: runConformance,
   demo: demonstrate,
   differential: compareProviders,
@@ -23,10 +26,15 @@ const parts: Readonly<Record<string, (wishes: Wishes) => Promise<Partial<Report>
   faults: provokeFaults,
   probes: runProbes,
 }
+const partsOfTwo: Readonly<Record<'alpha' | 'beta', Parts>> = {
+  alpha: { 'two-nodes': joinMachines },
+  beta: { 'two-nodes': () => serveAgent('beta').then(() => ({})) },
+}
 
 save()
+const parts = wishes.role === undefined ? partsOfOne : partsOfTwo[wishes.role]
 for (const [name, part] of Object.entries(parts)) {
-  if (wishes.only !== '' && !wishes.only.split(',').includes(name)) continue
+  if (!isWished(wishes, name)) continue
   console.log(`== ${name}`)
   const startMs = performance.now()
   try {

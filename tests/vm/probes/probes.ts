@@ -1,7 +1,11 @@
 /** Questions about the device that the code depends on, each asked by a small program. */
 import type { Report } from '../report.js'
+import { probeControlCalls } from './control-calls.js'
+import { probeDeregistration } from './deregistration.js'
 import { probeErrorState } from './error-state.js'
+import { probeFence } from './fence.js'
 import { probeLimits } from './limits.js'
+import { probePunched } from './punched.js'
 import { probeReads } from './reads.js'
 import { probeRefusals } from './refusals.js'
 import { probeRemoval } from './removal.js'
@@ -14,6 +18,10 @@ const probes: Readonly<Record<string, () => Record<string, unknown> | Promise<Re
   reads: probeReads,
   retries: probeRetries,
   refusals: probeRefusals,
+  fence: probeFence,
+  deregistration: probeDeregistration,
+  punched: probePunched,
+  controlCalls: probeControlCalls,
   removal: probeRemoval,
 }
 
