@@ -27,6 +27,7 @@ interface BenchOptions {
   readonly load?: boolean
   readonly runtimeDir?: readonly [string, string]
   readonly svg?: string
+  readonly keep?: boolean
   readonly json?: boolean
 }
 
@@ -74,6 +75,7 @@ export function addBenchCommand(program: Command): void {
     .option('--load', 'beside a computing process on each core')
     .option('--runtime-dir <a,b>', 'two brokers that run, each other’s peers', twoDirectories)
     .option('--svg <file>', 'draw latencies and rates')
+    .option('--keep', 'keep the directory with the logs of brokers and processes')
     .addOption(jsonOption())
     .addHelpText('after', help)
     .action(bench)
@@ -113,6 +115,7 @@ function settingsOf(options: BenchOptions): BenchSettings {
     isPinned: options.pin ?? false,
     isLoaded: options.load ?? false,
     runtimeDirectories: options.runtimeDir,
+    keep: options.keep ?? false,
   }
 }
 
@@ -131,6 +134,7 @@ async function bench(options: BenchOptions): Promise<void> {
       writeFileSync(options.svg, drawResult(result.rows))
     }
     if (options.json) printJson(result)
+    else if (options.keep) process.stdout.write(`\nkept in ${run.directory}\n`)
   } finally {
     await run.clean()
   }

@@ -6,6 +6,7 @@
  */
 import { attach, CompletionBatch, type ReceiveWorkRequest, type SendWorkRequest } from '../../client/index.js'
 import { FakeBroker, type FakeQueuePair } from '../unit/client/fake-broker.js'
+import { medianOf, printFigure } from './figures.js'
 
 const rounds = 4000
 const depth = 256
@@ -57,12 +58,8 @@ function measure(name: string, side: 'send' | 'receive', post: () => number): vo
     posts.push(postNs / count)
     polls.push(pollNs / count)
   }
-  const median = (values: number[]): string =>
-    values
-      .sort((a, b) => a - b)
-      [values.length >> 1]!.toFixed(0)
-      .padStart(6)
-  console.log(`${name.padEnd(44)} ${median(posts)} ${median(polls)}`)
+  printFigure(`client: post ${name}`, medianOf(posts), 'ns')
+  printFigure(`client: poll ${name}`, medianOf(polls), 'ns')
 }
 
 const { qp, memory } = region
@@ -74,7 +71,6 @@ const receive: ReceiveWorkRequest = { id: 1, local }
 const listOf = <Item>(item: Item): Item[] => Array.from({ length: 16 }, () => item)
 const lists = { send: listOf(send), write: listOf(write), inline: listOf(inline), receive: listOf(receive) }
 
-console.log(`${'ns for each (one core, warm)'.padEnd(44)} ${'post'.padStart(6)} ${'poll'.padStart(6)}`)
 measure('send, lists of 16', 'send', () => qp.postSend(lists.send))
 measure('send, one by one', 'send', () => qp.postSend(send))
 measure('write, lists of 16', 'send', () => qp.postSend(lists.write))

@@ -29,17 +29,6 @@ const WAITS = /^(\(idle\)|\(root\)|epollWait|pollDescriptors|schedulerYield)/
 /** Threads that ran for less did nothing that was measured. */
 const LEAST_MS = 300
 
-const main = fileURLToPath(new URL('../../.build/broker/main.js', import.meta.url))
-const directory = mkdtempSync(join(tmpdir(), 'shared-verbs-profile-'))
-try {
-  const flags = ['--cpu-prof', `--cpu-prof-dir=${directory}`, '--cpu-prof-interval=200']
-  const { status } = spawnSync(process.execPath, [...flags, main, 'bench', ...positionals], { stdio: 'inherit' })
-  if (status !== 0) throw new Error(`broker bench ended with ${status}`)
-  for (const name of readdirSync(directory).sort()) summarize(name, join(directory, name))
-} finally {
-  rmSync(directory, { recursive: true, force: true })
-}
-
 function summarize(name: string, path: string): void {
   const profile = JSON.parse(readFileSync(path, 'utf8')) as Profile
   const places = new Map(profile.nodes.map(({ id, callFrame }) => [id, placeOf(callFrame)]))
@@ -66,15 +55,26 @@ function placeOf({ functionName, url, lineNumber }: Profile['nodes'][number]['ca
   return `${functionName || '(top level)'} ${file}${url === '' ? '' : `:${lineNumber + 1}`}`
 }
 
-const roles: Readonly<Record<string, string>> = {
-  'worker.js': 'engine',
-  'bench-ping-pong.js': 'client',
-  'bench-stream.js': 'client',
-  'bench-one-sided.js': 'client',
-}
+const roles: ReadonlyMap<string, string> = new Map([
+  ['worker.js', 'engine'],
+  ['bench-ping-pong.js', 'client'],
+  ['bench-stream.js', 'client'],
+  ['bench-one-sided.js', 'client'],
+])
 
 /** By the files whose functions were seen. */
 function roleOf({ nodes }: Profile): string | undefined {
   const files = nodes.map(({ callFrame }) => callFrame.url.replace(/^.*\//, ''))
-  return files.map((file) => roles[file]).find((role) => role !== undefined)
+  return files.map((file) => roles.get(file)).find((role) => role !== undefined)
+}
+
+const main = fileURLToPath(new URL('../../.build/broker/main.js', import.meta.url))
+const directory = mkdtempSync(join(tmpdir(), 'shared-verbs-profile-'))
+try {
+  const flags = ['--cpu-prof', `--cpu-prof-dir=${directory}`, '--cpu-prof-interval=200']
+  const { status } = spawnSync(process.execPath, [...flags, main, 'bench', ...positionals], { stdio: 'inherit' })
+  if (status !== 0) throw new Error(`broker bench ended with ${status}`)
+  for (const name of readdirSync(directory).sort()) summarize(name, join(directory, name))
+} finally {
+  rmSync(directory, { recursive: true, force: true })
 }

@@ -25,6 +25,7 @@ import {
 } from '../../broker/provider/provider.js'
 import { openSoftDevice } from '../../broker/provider/soft-device.js'
 import { clock, mapAnonymous, schedulerYield } from '../../shm/libc.js'
+import { printFigure } from './figures.js'
 
 const MEMORY_BYTES = 64 << 20
 const RECEIVE_DEPTH = 2048
@@ -220,30 +221,32 @@ async function child(): Promise<void> {
   process.send!(counters, () => process.exit(0))
 }
 
-async function measure(what: Measurement, seconds: number): Promise<string> {
+async function measure(what: Measurement, seconds: number): Promise<void> {
   const peer: ChildProcess = fork(fileURLToPath(import.meta.url), ['respond', what.name], {})
   const end = new End('initiator')
   const [remote] = (await once(peer, 'message')) as [Introduction]
   peer.send(end.introduction)
   end.connect(remote)
-  const line = describe(end, what, remote.remoteKey, seconds)
+  print(end, what, remote.remoteKey, seconds)
   const [counters] = (await once(peer, 'message')) as [{ receiverNotReady: number }]
   end.device.close()
-  return `${line}   receiver-not-ready ${counters.receiverNotReady}`
+  if (counters.receiverNotReady > 0)
+    printFigure(`provider: ${what.name}, receiver not ready`, counters.receiverNotReady, 'times')
 }
 
-function describe(end: End, what: Measurement, remoteKey: number, seconds: number): string {
-  const label = what.name.padEnd(14)
+function print(end: End, what: Measurement, remoteKey: number, seconds: number): void {
+  const name = `provider: ${what.name}`
   if (what.kind === 'ping') {
     const { p50, p99 } = pingPong(end, 20_000)
-    return `${label} one way p50 ${p50.toFixed(1)} us, p99 ${p99.toFixed(1)} us`
+    printFigure(`${name}, one way p50`, p50, 'us')
+    printFigure(`${name}, one way p99`, p99, 'us')
+    return
   }
   initiate(end, what, remoteKey, seconds / 4)
   const { count, seconds: taken } = initiate(end, what, remoteKey, seconds)
-  const rate = count / taken
-  const bandwidth = (rate * what.byteLength) / 1e6
-  const calls = end.device.counters.systemCalls / end.device.counters.messagesSent
-  return `${label} ${(rate / 1e6).toFixed(3)} M/s   ${bandwidth.toFixed(0)} MB/s   ${calls.toFixed(3)} system calls each`
+  printFigure(`${name}, rate`, count / taken / 1e6, 'M/s')
+  printFigure(`${name}, bandwidth`, (count * what.byteLength) / taken / 1e6, 'MB/s')
+  printFigure(`${name}, system calls`, end.device.counters.systemCalls / end.device.counters.messagesSent, 'each')
 }
 
 if (process.argv[2] === 'respond') {
@@ -251,6 +254,5 @@ if (process.argv[2] === 'respond') {
 } else {
   const seconds = Number(process.argv[2] ?? 1)
   const names = process.argv.slice(3)
-  for (const what of measurements)
-    if (names.length === 0 || names.includes(what.name)) console.log(await measure(what, seconds))
+  for (const what of measurements) if (names.length === 0 || names.includes(what.name)) await measure(what, seconds)
 }

@@ -58,31 +58,39 @@ function started(node: DemoNode): BenchBroker {
   return { name, runtimeDirectory, processId, lastWords: () => node.lastWords() }
 }
 
+/** Counters that say why a message costs what it costs. */
+const watched = {
+  systemCalls: 'provider-system-calls',
+  frames: 'frames-sent',
+  acknowledgements: 'acknowledgements-sent',
+  wakeUps: 'wake-ups',
+  sleeps: 'engine-sleeps',
+  turns: 'engine-turns',
+  laneStalls: 'lane-credit-stalls',
+  queuePairStalls: 'queue-pair-credit-stalls',
+} as const
+
 /** What both brokers have done so far. */
-export interface Spent {
-  readonly processorMs: number
-  readonly systemCalls: number
-  readonly sleeps: number
-  readonly turns: number
-}
+export type Spent = Readonly<Record<keyof typeof watched | 'processorMs', number>>
 
 export function spentBy(brokers: readonly BenchBroker[]): Spent {
-  const each = brokers.map(({ runtimeDirectory, processId }) => {
-    const counters = readNodeFile(runtimeDirectory).counters()
-    return {
-      processorMs: processorMs(processId),
-      systemCalls: counters['provider-system-calls'],
-      sleeps: counters['engine-sleeps'],
-      turns: counters['engine-turns'],
-    }
+  const each = brokers.map(({ runtimeDirectory, processId }) => ({
+    counters: readNodeFile(runtimeDirectory).counters(),
+    processorMs: processorMs(processId),
+  }))
+  const sums = Object.entries(watched).map(([name, counter]) => {
+    return [name, each.reduce((sum, { counters }) => sum + counters[counter], 0)] as const
   })
-  const sum = (of: keyof Spent): number => each.reduce((total, one) => total + one[of], 0)
-  return {
-    processorMs: sum('processorMs'),
-    systemCalls: sum('systemCalls'),
-    sleeps: sum('sleeps'),
-    turns: sum('turns'),
-  }
+  const processor = each.reduce((sum, one) => sum + one.processorMs, 0)
+  return Object.fromEntries([...sums, ['processorMs', processor]]) as Spent
+}
+
+export function spentBetween<Names extends string>(
+  before: Readonly<Record<Names, number>>,
+  after: Readonly<Record<Names, number>>,
+): Readonly<Record<Names, number>> {
+  const names = Object.keys(after) as Names[]
+  return Object.fromEntries(names.map((name) => [name, after[name] - before[name]])) as Record<Names, number>
 }
 
 /** User and system time of all its threads. */

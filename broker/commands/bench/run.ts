@@ -49,10 +49,10 @@ export class Bench {
   /** Ends what is left of processes and files. May be called at any time, again too. */
   async clean(): Promise<void> {
     await this.#children.endAll()
-    rmSync(this.#directory, { recursive: true, force: true })
+    if (!this.#settings.keep) rmSync(this.#directory, { recursive: true, force: true })
   }
 
-  /** Logs of brokers and processes are here until `clean`. */
+  /** Logs of brokers and processes are here, with `keep` also after `clean`. */
   get directory(): string {
     return this.#directory
   }
@@ -76,7 +76,9 @@ export class Bench {
       onRow(row)
     }
     await this.#stage?.crew.finish()
-    return { machine, settings: this.#settings, rows, seconds: (performance.now() - this.#startedMs) / 1000 }
+    const seconds = (performance.now() - this.#startedMs) / 1000
+    const directory = this.#settings.keep ? this.#directory : null
+    return { machine, settings: this.#settings, rows, seconds, directory }
   }
 
   async *rows(): Rows {

@@ -39,6 +39,8 @@ export interface BenchSettings {
   readonly isLoaded: boolean
   /** Of two brokers that run already. */
   readonly runtimeDirectories: readonly [string, string] | undefined
+  /** The directory with the logs stays. */
+  readonly keep: boolean
 }
 
 /** One result: what was done, and numbers by name, whose unit comes last. */
@@ -58,4 +60,6 @@ export interface BenchResult {
   readonly settings: BenchSettings
   readonly rows: readonly BenchRow[]
   readonly seconds: number
+  /** Where everything was kept, with --keep. */
+  readonly directory: string | null
 }

@@ -16,14 +16,16 @@ export type Rows = AsyncGenerator<BenchRow, void, undefined>
 
 export const placeOf = ({ settings }: Stage): 'local' | 'remote' => (settings.isLocal ? 'local' : 'remote')
 
-/** Memory of a message queue, at most. */
+/** Memory of a message queue: fewer pieces when they are large, but some, unless they are very large. */
 const MESSAGE_BYTES = 64 * 2 ** 20
 const LEAST_SLOTS = 4
+const MOST_BYTES = 2 ** 30
 const LEAST_DEPTH = 64
 
-/** Pieces of memory for as many messages as can be outstanding; fewer when they are large. */
+/** A queue pair, and pieces of memory for as many messages as can be outstanding. */
 export function linkPlan({ settings }: Stage, byteLength: number, most = settings.depth): BenchLinkPlan {
-  const slots = Math.min(most, Math.max(LEAST_SLOTS, Math.floor(MESSAGE_BYTES / byteLength)))
+  const least = Math.max(1, Math.min(LEAST_SLOTS, Math.floor(MOST_BYTES / byteLength)))
+  const slots = Math.min(most, Math.max(least, Math.floor(MESSAGE_BYTES / byteLength)))
   const { wait, inline } = settings
   return { wait, inline, slots, byteLength, depth: Math.max(LEAST_DEPTH, slots) }
 }

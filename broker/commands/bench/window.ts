@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { BenchWindow } from '../../../protocol/bench.js'
 import { clock } from '../../../shm/libc.js'
-import { type BenchBroker, processorMs, type Spent, spentBy } from './brokers.js'
+import { type BenchBroker, processorMs, type Spent, spentBetween, spentBy } from './brokers.js'
 
 /** Compilers need this long, and longer when many processes share the cores. */
 const WARM_UP_MS = 500
@@ -27,19 +27,12 @@ export async function spentIn(
   brokers: readonly BenchBroker[],
   clients: readonly number[],
 ): Promise<Spent & { readonly clientsMs: number }> {
-  const now = (): Spent & { clientsMs: number } => ({
+  const now = (): Spent & { readonly clientsMs: number } => ({
     ...spentBy(brokers),
     clientsMs: clients.reduce((sum, processId) => sum + processorMs(processId), 0),
   })
   await sleep(Math.max(0, window.fromMs - clock.nowMs()))
   const before = now()
   await sleep(Math.max(0, window.untilMs - clock.nowMs()))
-  const after = now()
-  return {
-    processorMs: after.processorMs - before.processorMs,
-    systemCalls: after.systemCalls - before.systemCalls,
-    sleeps: after.sleeps - before.sleeps,
-    turns: after.turns - before.turns,
-    clientsMs: after.clientsMs - before.clientsMs,
-  }
+  return spentBetween(before, now())
 }
