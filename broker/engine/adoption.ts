@@ -26,9 +26,10 @@ import { completeSend } from './finish.js'
 import { Flow } from './flow.js'
 import { loseFlow } from './lane-loss.js'
 import { flowOf } from './paths.js'
-import { type EngineQueuePair, flowKey } from './queue-pair.js'
+import type { EngineQueuePair } from './queue-pair.js'
 import {
   finishVisits,
+  inSenderOrder,
   type LeftInSlots,
   leftInReceiveSlots,
   leftInSendSlots,
@@ -72,7 +73,7 @@ function adopt(engine: Engine, queuePair: EngineQueuePair, left: AdoptedQueuePai
   const receives = leftInReceiveSlots(queuePair)
   if (!sends || !receives) return false
   republish(engine, queuePair, side.send, sends.done)
-  republish(engine, queuePair, side.receive, receives.done)
+  republish(engine, queuePair, side.receive, inSenderOrder(queuePair, receives.done))
   retakeReceives(engine, queuePair, receives)
   if (!queuePair.connected) {
     queuePair.setState(queuePairState.connected)
@@ -222,12 +223,16 @@ function resumeLocal(engine: Engine, flow: Flow): void {
   const other = engine.queuePairs[flow.remoteNumber]
   if (other?.generation !== flow.remoteGeneration || other.job !== queuePair.job || engine.adopted.has(other)) return
   if (!flow.connected) {
-    const known = other.flows.get(flowKey(thisNode, queuePair.number))
-    goOnHere(engine, flow, known?.inboundStarted ? known.lastDelivered : lastOfRecord(other, queuePair))
+    const { last, failed, verdict } = heardFrom(other, queuePair)
+    if (verdict !== 0) failLeft(flow, failed, verdict)
+    goOnHere(engine, flow, last)
     return
   }
   const twin = other.flow
   if (twin?.remoteNumber !== queuePair.number || twin.remoteGeneration !== queuePair.generation) return
+  for (const [index, sequence] of twin.failedSequences.entries()) failLeft(flow, sequence, twin.failedStatuses[index]!)
+  twin.failedSequences.length = 0
+  twin.failedStatuses.length = 0
   goOnHere(engine, flow, twin.inboundStarted ? twin.lastDelivered : null)
   if (other.ending) {
     engine.failQueuePair(queuePair, status.remoteAborted, 'the peer disconnected', true)
@@ -237,19 +242,32 @@ function resumeLocal(engine: Engine, flow: Flow): void {
   twin.twin = flow
 }
 
+function failLeft(flow: Flow, sequence: number, verdict: number): void {
+  for (let request = flow.inFlight.head; request; request = request.next) {
+    if (request.sequence !== sequence) continue
+    request.stage = requestStage.finished
+    request.status = verdict as Status
+  }
+}
+
 function goOnHere(engine: Engine, flow: Flow, delivered: number | null): void {
   goOn(engine, flow, { receiveLimit: 0, evidence: { delivered, predecessor: 0, lastReceived: 0 } })
 }
 
-function lastOfRecord(receiver: EngineQueuePair, sender: EngineQueuePair): number | null {
-  if (receiver.connected) return null
+/** What a datagram queue pair of this node knows of another one as a sender. */
+function heardFrom(
+  receiver: EngineQueuePair,
+  sender: EngineQueuePair,
+): { readonly last: number | null; readonly failed: number; readonly verdict: number } {
   const { memory, geometry } = receiver
   for (let index = 0; index < geometry.flowRecords; index++) {
     const row = flowRecord.read(memory, geometry.flowTableOffset + index * flowRecord.byteLength)
     const same = row.sourceNode === thisNode && row.sourceNumber === sender.number
-    if (same && row.sourceGeneration === sender.generation) return row.last | 0
+    if (!same || row.sourceGeneration !== sender.generation) continue
+    const isTold = row.failedStatus !== 0 && ((row.failedSequence - row.last) | 0) <= 0
+    return { last: row.last | 0, failed: row.failedSequence | 0, verdict: isTold ? row.failedStatus : 0 }
   }
-  return null
+  return { last: null, failed: 0, verdict: 0 }
 }
 
 /** The way to a peer is given up; on this node: other ends that were not presented. Returns how many flows ended. */

@@ -131,6 +131,32 @@ export function recoverLast(queuePair: EngineQueuePair, done: readonly LeftSlot[
   return last
 }
 
+/**
+ * Receives that are done, as their completions are told: those of one sender in the order of its messages. Receives that were matched to
+ * messages of a lost lane, and then posted again, may have been filled out of their posting order since.
+ */
+export function inSenderOrder(queuePair: EngineQueuePair, done: readonly LeftSlot[]): LeftSlot[] {
+  const { i32 } = queuePair.memory
+  const bySender = new Map<string, number[]>()
+  const sequenceOf = ({ slot }: LeftSlot): number => i32[queuePair.receiveSlotWord(slot) + receiveSlot.word.sequence]!
+  for (const [index, left] of done.entries()) {
+    if (sequenceOf(left) === 0) continue
+    const word = queuePair.receiveSlotWord(left.slot)
+    const { sourceNode, sourceNumber, sourceGeneration } = receiveSlot.word
+    const sender = `${i32[word + sourceNode]} ${i32[word + sourceNumber]} ${i32[word + sourceGeneration]}`
+    const indices = bySender.get(sender)
+    if (indices) indices.push(index)
+    else bySender.set(sender, [index])
+  }
+  const ordered = [...done]
+  for (const indices of bySender.values()) {
+    const own = indices.map((index) => done[index]!)
+    own.sort((one, other) => (sequenceOf(one) - sequenceOf(other)) | 0)
+    for (const [at, index] of indices.entries()) ordered[index] = own[at]!
+  }
+  return ordered
+}
+
 /** Refers to completions that lie in their slots; those that a full ring has no room for wait as always. */
 export function republish(engine: Engine, queuePair: EngineQueuePair, onSide: number, done: readonly LeftSlot[]): void {
   const queue = onSide === side.send ? queuePair.sendQueue : queuePair.receiveQueue

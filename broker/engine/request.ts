@@ -260,6 +260,14 @@ export class RequestQueue<Item extends Linked<Item>> {
     this.size++
   }
 
+  /** Back to their places among the others; a cold path. */
+  giveBack(items: readonly Item[], compare: (one: Item, other: Item) => number): void {
+    if (items.length === 0) return
+    const all = [...items]
+    for (let item = this.shift(); item; item = this.shift()) all.push(item)
+    for (const item of all.sort(compare)) this.push(item)
+  }
+
   shift(): Item | null {
     const item = this.head
     if (!item) return null

@@ -3,6 +3,7 @@
  * are played by writing slots as the SDK does. Tests crank `turnAll` until something holds.
  */
 
+import { resumeJob } from '../../broker/engine/adoption.js'
 import { handlers } from '../../broker/engine/command-handlers.js'
 import type { EngineAnswer, EngineArguments, EngineCommandName, EngineOptions } from '../../broker/engine/commands.js'
 import type { Engine } from '../../broker/engine/engine.js'
@@ -450,13 +451,18 @@ export class EngineNode {
     await this.call('add-queue-pair', { ...given, adopt: { state, errorStatus, connection } })
   }
 
-  /** The broker died at whatever step it was; its successor adopts what is left. Lanes are made anew by the caller. */
-  async restart(): Promise<void> {
-    this.engine.device.close()
-    this.engine = this.#open()
-    this.#idle = false
-    await this.start()
-    for (const make of this.#made) await make()
+  /**
+   * The broker died at whatever step it was; its successor adopts what is left. Lanes are made anew by the caller. `dies` runs the adoption
+   * and says whether the successor died as well: then another one comes.
+   */
+  async restart(dies: (adopt: () => void) => boolean = () => false): Promise<void> {
+    do {
+      this.engine.device.close()
+      this.engine = this.#open()
+      this.#idle = false
+      await this.start()
+      for (const make of this.#made) await make()
+    } while (dies(() => resumeJob(this.engine, JOB)))
     await this.call('resume-job', { job: JOB })
     await this.call('abandon-path', { job: JOB, peer: 0, trafficClass: null, reason: 'it was not presented' })
   }

@@ -156,7 +156,9 @@ export class Program {
       const gone = { lane: 0, incarnation: this.#incarnation, orderly: false, reason: 'test' }
       await turnDuring([node], node.call('destroy-lane', gone))
     }
-    for (const node of doomed) await node.restart()
+    for (const node of doomed) {
+      await node.restart((adopt) => this.choices.chance(2) && diesWithin(1 + this.choices.below(300), adopt))
+    }
     this.#incarnation++
     await linkAgain(left, right, 0, lanes[0]!.parameters, this.#incarnation)
     for (const [node, peer] of [
