@@ -8,7 +8,8 @@ import { ibvConstants as ibv, ibvSendRequest as sendRequest } from '../../../bro
 import { type RawEnd, rawPair } from './raw-end.js'
 
 const SENT = '/sys/class/infiniband/rxe0/ports/1/hw_counters/sent_pkts'
-const FENCED = 2
+/** ibv_send_flags */
+const FENCED = 1
 const sentPackets = (): number => Number(readFileSync(SENT, 'utf8'))
 
 /** A write of no bytes, as raw as it gets: the provider never sets the flag. */
