@@ -5,7 +5,6 @@ import { deliverScenario } from './deliver-scene.js'
 import type { Code } from './load.js'
 import type { Mutant } from './mutant.js'
 import { pollScenario } from './poll-scene.js'
-import { postScenario } from './post-scene.js'
 import { waitScenario } from './wait-scene.js'
 
 const SLOTS = 'shm/slot-state.ts'
@@ -16,8 +15,6 @@ const POLLING = 'client/polling.ts'
 
 const change = (file: string, find: string, replace: string): Change => ({ file, find, replace })
 
-const posted = (code: Code): Scenario =>
-  postScenario(code, 'post', { lists: [[1], [1]], slots: 2 }, { crashes: { client: 1 } })
 const polled = (code: Code): Scenario =>
   pollScenario(
     code,

@@ -21,7 +21,10 @@ export async function run(exploration: Exploration): Promise<Report> {
 /** What a failure leaves to be looked at: each step, and how to do them again. */
 export function tellFailure(exploration: Exploration, report: Report): string[] {
   const { failure } = report
-  if (failure === undefined) return report.complete ? [] : ['the exploration was cut']
+  if (failure === undefined) {
+    if (!report.complete) return ['the exploration was cut']
+    return report.ends > 0 ? [] : ['nobody ever comes to rest, so what holds there was not looked at']
+  }
   const { scene, name } = exploration
   const which = scene === 'mutant' ? `--mutant '${name}'` : `--scene '${fullName(exploration)}'`
   const command = `npm run explore -- ${which} --replay '${failure.schedule}'`

@@ -1,4 +1,5 @@
 /** All explorations, scene by scene. */
+import { creditExplorations } from './credit-explorations.js'
 import { deliverExplorations } from './deliver-explorations.js'
 import type { Exploration } from './exploration.js'
 import { lockExplorations } from './lock-explorations.js'
@@ -14,4 +15,5 @@ export const explorations: readonly Exploration[] = [
   ...waitExplorations,
   ...deliverExplorations,
   ...wireExplorations,
+  ...creditExplorations,
 ]

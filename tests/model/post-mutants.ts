@@ -2,7 +2,6 @@
 import type { Scenario } from '../support/explorer.js'
 import type { Change } from '../support/explorer-code.js'
 import type { Code } from './load.js'
-import { lockScenario } from './lock-scene.js'
 import type { Mutant } from './mutant.js'
 import { postScenario } from './post-scene.js'
 
@@ -15,8 +14,6 @@ const RECOVERY = 'broker/engine/recovery.ts'
 const POSTING = 'client/posting.ts'
 const change = (file: string, find: string, replace: string): Change => ({ file, find, replace })
 
-const swept = (code: Code): Scenario =>
-  lockScenario(code, 'lock', { clients: 3, rounds: 1, sweeper: true }, { crashes: { client: 1 } })
 const posted = (code: Code): Scenario =>
   postScenario(code, 'post', { lists: [[1], [1]], slots: 2 }, { crashes: { client: 1 } })
 const postedAgain = (code: Code): Scenario =>
