@@ -51,9 +51,10 @@ export class RawClient {
     name: Name,
     body: RequestBody<Name>,
     id = this.#nextId++,
+    presented: readonly number[] = [],
   ): Promise<Received<Name>> {
     const answered = new Promise<Outcome>((resolve) => this.#waiting.set(id, resolve))
-    this.#connection.send(encodeRequest(id, name, body))
+    this.#connection.send(encodeRequest(id, name, body), presented)
     const { message, descriptors } = await answered
     if (message.kind === 'failure') throw SharedVerbsError.fromWire(message.error)
     if (message.kind !== 'reply') throw new Error('an event is no answer')
@@ -71,9 +72,23 @@ export class RawClient {
     return attached
   }
 
+  /** The same with descriptors beside it. */
+  present<Name extends RequestName>(
+    name: Name,
+    body: RequestBody<Name>,
+    presented: readonly number[],
+  ): Promise<Received<Name>> {
+    return this.ask(name, body, this.#nextId++, presented)
+  }
+
   event(name: EventName): Promise<Extract<BrokerMessage, { kind: 'event' }>> {
     const what = { timeoutMs: 10_000, what: `event ${name}` }
     return until(() => this.events.find((event) => event.name === name), what)
+  }
+
+  get token(): LivenessToken {
+    if (!this.#token) throw new Error('not attached')
+    return this.#token
   }
 
   /** Closes the socket, keeps the token: a living process that hung up. */
