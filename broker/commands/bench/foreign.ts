@@ -5,12 +5,15 @@ import type { Children } from '../demo/children.js'
 import { processorMs } from './brokers.js'
 
 const TICK_MS = 10
+/** The kernel's ticks say nothing about less; results that come together share what was found for the first. */
+const LEAST_MS = 100
 
 export class Foreign {
   readonly #processIds: () => readonly number[]
   #busyMs = 0
   #ownMs = 0
   #sinceMs = 0
+  #lastPercent = 0
 
   constructor(children: Children, others: () => readonly number[]) {
     this.#processIds = () => [...children.processIds, ...others()]
@@ -25,10 +28,11 @@ export class Foreign {
 
   /** Percent of all cores, since the last restart. */
   percent(): number {
-    const busyMs = machineBusyMs() - this.#busyMs
-    const ownMs = this.#own() - this.#ownMs
-    const percent = ((busyMs - ownMs) / ((performance.now() - this.#sinceMs) * cpus().length)) * 100
-    return Math.min(100, Math.max(0, Math.round(percent)))
+    const elapsedMs = performance.now() - this.#sinceMs
+    if (elapsedMs < LEAST_MS) return this.#lastPercent
+    const othersMs = machineBusyMs() - this.#busyMs - (this.#own() - this.#ownMs)
+    this.#lastPercent = Math.min(100, Math.max(0, Math.round((othersMs / (elapsedMs * cpus().length)) * 100)))
+    return this.#lastPercent
   }
 
   #own(): number {
