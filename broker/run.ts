@@ -72,7 +72,7 @@ export async function runBroker(options: BrokerOptions): Promise<RunningBroker> 
     path: settings.runtimeDirectory,
     socketMode: settings.socketMode,
     onFriendlyLockLost: (error) => log.warn({ reason: error.message }, 'the lock in front was not refreshed'),
-    ...(settings.standby ? { standby: { onWaiting: settings.onStandby } } : {}),
+    standby: settings.standby,
   })
   const broker = await makeBroker(settings, directory, log)
   try {

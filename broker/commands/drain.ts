@@ -9,8 +9,9 @@ import { printJson, printLine } from './output.js'
 import { findRunningBroker, signalBroker } from './running-broker.js'
 import { waitUntil } from './wait.js'
 
-interface DrainOptions extends CommonOptions {
+export interface DrainOptions extends CommonOptions {
   readonly timeoutMs: number
+  readonly handover?: boolean
 }
 
 const help = `
@@ -18,7 +19,12 @@ A draining broker refuses new sessions, queue pairs and connections; what was
 posted gets its verdict. It stays up until 'broker stop'. There is no way back:
 start another broker after stopping it.
 
+With --handover the broker gives way to one that stands by ('broker start
+--standby'): what was posted ends, sessions and peers go on with the new one
+and lose nothing. When that does not end in time, the broker goes on as before.
+
 Examples:
+  broker start --daemon --standby && broker drain --handover
   broker drain && broker stop
   broker drain --json --timeout-ms 10000
 
@@ -31,12 +37,18 @@ export function addDrainCommand(program: Command): void {
     .description('Sends SIGUSR2 to the broker of a runtime directory and waits until it says that it drains.')
     .addOption(runtimeDirOption())
     .addOption(timeoutOption(30_000, 'how long to wait for its word'))
+    .option('--handover', 'let the broker that stands by take over')
     .addOption(jsonOption())
     .addHelpText('after', help)
     .action(drain)
 }
 
 async function drain(options: DrainOptions): Promise<void> {
+  if (options.handover) {
+    const { handOver } = await import('./drain-handover.js')
+    await handOver(options)
+    return
+  }
   const runtimeDirectory = directoryOf(options)
   const lifeNow = (): BrokerLife => readNodeFile(runtimeDirectory).life
   const deadlineMs = performance.now() + options.timeoutMs

@@ -1,9 +1,10 @@
 /** A broker in this process, until a signal ends it. */
 import { closeSync, fstatSync, type Stats, writeSync } from 'node:fs'
-import { constants } from 'node:os'
+import { constants, hostname } from 'node:os'
 import pino from 'pino'
 import { SharedVerbsError } from '../../protocol/errors.js'
 import { notifyReady } from '../../shm/libc.js'
+import type { Standby } from '../control/runtime-directory.js'
 import type { BrokerOptions } from '../control/settings.js'
 import { type RunningBroker, runBroker } from '../run.js'
 import { onParentLost, report } from './parent-channel.js'
@@ -15,6 +16,11 @@ type EndReason = NodeJS.Signals | 'parent lost'
 class Wishes {
   #end: ((reason: EndReason) => void) | undefined
   #drain: (() => void) | undefined
+  /** The first wish to end was said. */
+  get ending(): boolean {
+    return this.#ending
+  }
+
   readonly end = new Promise<EndReason>((resolve) => {
     this.#end = resolve
   })
@@ -46,10 +52,13 @@ export async function serveInForeground(
   checkReadyFd(options.readyFd)
   const wishes = new Wishes()
   const logStream = options.logFile === undefined ? {} : { logStream: openLog(options.logFile) }
+  const standby = options.standby === true ? standbyOf(brokerOptions, wishes, announce) : null
   let broker: RunningBroker
   try {
-    broker = await runBroker({ ...brokerOptions, ...logStream })
+    broker = await runBroker({ ...brokerOptions, ...logStream, standby })
   } catch (error) {
+    // Who stands by and is told to end has done what it was for.
+    if (standby && wishes.ending && error instanceof SharedVerbsError && error.code === 'aborted') return
     if (error instanceof SharedVerbsError) report({ failed: error.toWire() })
     throw error
   }
@@ -62,6 +71,21 @@ export async function serveInForeground(
   const reason = await Promise.race([wishes.end, broker.whenStopped.then(() => undefined)])
   if (reason !== undefined) await stop(broker, options.drainTimeoutMs)
   await broker.whenStopped
+}
+
+/** Everything is loaded by now: what is left of the start is short. */
+function standbyOf(options: BrokerOptions, wishes: Wishes, announce: (started: Started) => void): Standby {
+  const { runtimeDirectory, node = hostname() } = options
+  const processId = process.pid
+  const waiting: Started = { event: 'standby', node, processId, runtimeDirectory, linkAddress: '', epoch: 0 }
+  return {
+    onWaiting: () => {
+      announce(waiting)
+      report({ started: waiting })
+      notifyReady('STATUS=standing by')
+    },
+    isWanted: () => !wishes.ending,
+  }
 }
 
 /** Found out before anything is started. A descriptor that nobody gave is not open, or is something of Node's own. */

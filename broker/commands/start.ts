@@ -32,17 +32,20 @@ export interface StartOptions extends CommonOptions {
   readonly lanes: number
   readonly idle: 'adaptive' | 'spin' | 'block'
   readonly idleReapMs: number
+  readonly reattachGraceMs: number
+  readonly peerGraceMs: number
   readonly drainTimeoutMs: number
   readonly logLevel: string
   readonly logFile?: string
   readonly readyFd?: number
   readonly ensure?: boolean
   readonly daemon?: boolean
+  readonly standby?: boolean
 }
 
-/** What is printed, and told to a parent, when sessions can attach. */
+/** What is printed, and told to a parent, when sessions can attach, or when a standby waits for its turn. */
 export interface Started {
-  readonly event: 'started' | 'already-running'
+  readonly event: 'started' | 'already-running' | 'standby'
   readonly node: string
   readonly processId: number
   readonly runtimeDirectory: string
@@ -55,6 +58,11 @@ Ready when it says so on stdout; also by sd_notify, by a line on --ready-fd, and
 by the node file. SIGTERM and SIGINT drain and stop, a second one stops at once;
 SIGUSR2 drains and stays. Logs are JSON lines on stderr.
 
+A broker that was killed is replaced by starting another one in the same
+directory: sessions come back to it within --reattach-grace-ms and go on. With
+--standby it waits beside a running broker until that one has ended or hands
+over ('broker drain --handover'); one that is merely stopped is not replaced.
+
 The cluster key, which all brokers of a cluster share, comes from a file that
 others may not read (--cluster-key-file or $SHARED_VERBS_CLUSTER_KEY_FILE) or
 from $SHARED_VERBS_CLUSTER_KEY. Without one the broker has no peers.
@@ -62,6 +70,7 @@ from $SHARED_VERBS_CLUSTER_KEY. Without one the broker has no peers.
 Examples:
   broker start --node alpha
   broker start --daemon --ensure --log-file /var/log/broker.log
+  broker start --daemon --standby && broker drain --handover
   broker start --node alpha --host 10.0.0.1 --port 7471 \\
     --peer beta=10.0.0.2:7471 --cluster-key-file /etc/shared-verbs.key
 
@@ -90,12 +99,20 @@ export function addStartCommand(program: Command): void {
       new Option('--idle <how>', 'how the engine waits').choices(['adaptive', 'spin', 'block']).default('adaptive'),
     )
     .option('--idle-reap-ms <n>', 'unused shared queue pairs go after', wholeNumber(1, 2 ** 31 - 1), 60_000)
+    .option(
+      '--reattach-grace-ms <n>',
+      'sessions of a broker that died are awaited for',
+      wholeNumber(0, 2 ** 31 - 1),
+      5000,
+    )
+    .option('--peer-grace-ms <n>', 'connections wait for a lost node for', wholeNumber(0, 2 ** 31 - 1), 30_000)
     .option('--drain-timeout-ms <n>', 'longest wait for verdicts when stopping', wholeNumber(0, 3_600_000), 5000)
     .addOption(new Option('--log-level <name>', 'least level logged').choices(logLevels).default('info'))
     .option('--log-file <path>', 'append logs to a file instead of stderr')
     .option('--ready-fd <n>', "write 'ready' to this descriptor and close it", wholeNumber(3, 1023))
     .option('--ensure', 'be content when a broker runs already')
     .option('--daemon', 'in the background; returns when it is ready')
+    .option('--standby', 'wait until the broker that runs has ended, then take its place')
     .addOption(jsonOption())
     .addHelpText('after', help)
     .action(start)
@@ -135,6 +152,8 @@ function brokerOptions(options: StartOptions): BrokerOptions {
     lanes: options.lanes,
     idle: options.idle,
     idleReapMs: options.idleReapMs,
+    reattachGraceMs: options.reattachGraceMs,
+    peerGraceMs: options.peerGraceMs,
     logLevel: options.logLevel,
   }
 }
@@ -152,7 +171,7 @@ function announce(started: Started, options: StartOptions): void {
     return
   }
   const { node, processId, runtimeDirectory, linkAddress } = started
-  const state = started.event === 'started' ? 'running' : 'running already'
+  const state = { started: 'running', 'already-running': 'running already', standby: 'standby' }[started.event]
   printLine({
     noun: 'broker',
     fields: { node, state, pid: processId, dir: runtimeDirectory, link: linkAddress || null },

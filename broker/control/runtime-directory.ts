@@ -22,8 +22,16 @@ export interface ClaimOptions {
   readonly socketMode: number
   /** proper-lockfile could not refresh its lock: worth a word in the log, never more, because it is not the authority. */
   onFriendlyLockLost(error: Error): void
-  /** Wait until the broker that is there has ended, whatever way; told when waiting begins. */
-  readonly standby?: { readonly onWaiting: () => void }
+  /** Wait until the broker that is there has ended, whatever way. */
+  readonly standby: Standby | null
+}
+
+/** Of a broker that waits for another one's end. */
+export interface Standby {
+  /** Waiting begins. */
+  onWaiting(): void
+  /** False ends it. */
+  isWanted(): boolean
 }
 
 type Release = () => Promise<void>
@@ -57,7 +65,7 @@ export class RuntimeDirectory {
     const { path } = options
     const created = prepare(path, options.socketMode)
     try {
-      if (options.standby) return await waitForDirectory(options, created, options.standby.onWaiting)
+      if (options.standby) return await waitForDirectory(options, created, options.standby)
       const friendly = await takeFriendlyLock(options)
       const fd = lockNodeFile(path, options.socketMode)
       if (fd === undefined) {
@@ -94,11 +102,7 @@ export class RuntimeDirectory {
  * The kernel's lock is the only thing waited for: a broker that is stopped or hangs keeps it. Asked often, because every moment in which
  * nobody holds it is one in which jobs stand still.
  */
-async function waitForDirectory(
-  options: ClaimOptions,
-  created: boolean,
-  onWaiting: () => void,
-): Promise<RuntimeDirectory> {
+async function waitForDirectory(options: ClaimOptions, created: boolean, standby: Standby): Promise<RuntimeDirectory> {
   const { path, socketMode } = options
   const place = takeStandby(path, socketMode)
   try {
@@ -106,7 +110,8 @@ async function waitForDirectory(
     for (;;) {
       const fd = lockNodeFile(path, socketMode)
       if (fd !== undefined) return await RuntimeDirectory.standing(options, fd, created)
-      if (!waiting) onWaiting()
+      if (!standby.isWanted()) throw new SharedVerbsError('aborted', `the standby in ${path} was told to end`, { path })
+      if (!waiting) standby.onWaiting()
       waiting = true
       await new Promise<void>((resolve) => systemClock.after(STANDBY_LOOK_MS, resolve))
     }

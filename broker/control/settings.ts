@@ -8,6 +8,7 @@ import { EngineClient } from '../engine/engine-client.js'
 import { type Clock, systemClock } from './clock.js'
 import type { StartEngine } from './engine.js'
 import { type BrokerLimits, defaultLimits } from './limits.js'
+import type { Standby } from './runtime-directory.js'
 
 export interface BrokerOptions {
   readonly runtimeDirectory: string
@@ -34,9 +35,7 @@ export interface BrokerOptions {
   /** How long what was posted to a node that was lost waits for it. */
   readonly peerGraceMs?: number
   /** Wait for a broker that runs in the directory to end or hand over, instead of refusing to start. */
-  readonly standby?: boolean
-  /** A standby waits from now on. */
-  readonly onStandby?: () => void
+  readonly standby?: Standby | null
   /** How the engine waits for work. */
   readonly idle?: 'adaptive' | 'spin' | 'block'
   readonly bounceCount?: number
@@ -83,8 +82,7 @@ export function checkSettings(options: BrokerOptions): Settings {
     idleReapMs: options.idleReapMs ?? 60_000,
     reattachGraceMs: options.reattachGraceMs ?? 5000,
     peerGraceMs: options.peerGraceMs ?? 30_000,
-    standby: options.standby ?? false,
-    onStandby: options.onStandby ?? (() => {}),
+    standby: options.standby ?? null,
     idle: options.idle ?? 'adaptive',
     bounceCount: options.bounceCount ?? defaults.bounceCount,
     bounceByteLength: options.bounceByteLength ?? defaults.bounceByteLength,
