@@ -2,7 +2,7 @@
  * Where the segments of an explored node lie in its one memory, and the client's and broker's views of them. Everything is as small as
  * the layouts allow: the queue pair has a few slots of one side, the completion ring two entries.
  */
-import type { AttachmentParts } from '../../client/attachment.js'
+import type { AttachmentParts, BrokerParts } from '../../client/attachment.js'
 import type { QueuePairGrant, QueuePairSegment } from '../../client/queue-pair-segment.js'
 import { brokerPage } from '../../protocol/broker-page.js'
 import {
@@ -195,15 +195,22 @@ export function attach(
   bell = segments.bells + self.member,
   memberGeneration = 1,
 ) {
-  const parts = {
+  // Not all of these are the real things, but all of them are here: another one that is needed is an error of the types.
+  const broker = {
+    epoch: 1,
     control: silent,
-    grant: { member: self.member, memberGeneration, node: 'here' },
     page: mappingAt(self, segments.page),
+    engineDoorbell: new code.Doorbell(segments.bells),
+  } satisfies Record<keyof BrokerParts, unknown>
+  const parts = {
+    grant: { member: self.member, memberGeneration, node: 'here' },
     activity: mappingAt(self, segments.activity),
+    liveness: -1,
+    token: undefined,
     monitor: self.liveness,
     doorbell: new code.Doorbell(bell),
-    engineDoorbell: new code.Doorbell(segments.bells),
-  }
+    broker,
+  } satisfies Record<keyof AttachmentParts, unknown>
   return new code.Attachment(parts as unknown as AttachmentParts)
 }
 

@@ -26,7 +26,8 @@ let watched = -1
 export const libc = {
   eventfdSignal: (bell: number): void => bells().ring(bell),
   eventfdDrain: (bell: number): boolean => bells().drain(bell),
-  pollDescriptors: ([bell]: readonly number[]): number => (bells().hear(bell!) ? 1 : 0),
+  /** The index of the one that is ready: only bells ring here, and they come first. */
+  pollDescriptors: ([bell]: readonly number[]): number => (bells().hear(bell!) ? 0 : -1),
   epollCreate: (): number => 0,
   /** One bell a sleeper: the engine waits for nothing else here. */
   epollAdd: (_: number, bell: number): void => {
