@@ -10,7 +10,6 @@ import type { Engine } from '../../broker/engine/engine.js'
 import { Engine as EngineClass } from '../../broker/engine/engine.js'
 import { defaultLaneParameters } from '../../broker/engine/lane-parameters.js'
 import type { Device, DeviceCapabilities } from '../../broker/provider/provider.js'
-import { openSoftDevice } from '../../broker/provider/soft-device.js'
 import type { FaultHooks } from '../../broker/provider/soft-faults.js'
 import { brokerPageGeometry } from '../../protocol/broker-page.js'
 import {
@@ -47,6 +46,7 @@ import { Mapping } from '../../shm/mapping.js'
 import type { Memory } from '../../shm/memory.js'
 import { append } from '../../shm/reference-ring.js'
 import { claimFree, doneToFree, NO_CLAIM } from '../../shm/slot-state.js'
+import { openEngineDevice, stillMs } from './engine-device.js'
 
 export interface Entry {
   readonly region: TestRegion
@@ -307,15 +307,7 @@ export class EngineNode {
       faults: '',
       ...options,
     })
-    const device = (): Device =>
-      openSoftDevice({
-        name: `soft-${name}`,
-        host: '127.0.0.1',
-        port: 0,
-        poisonErrors: true,
-        ...(faults === undefined ? {} : { faults }),
-        ...(limits === undefined ? {} : { limits }),
-      })
+    const device = (): Device => openEngineDevice(name, faults, limits)
     this.nodeFile = nodeFile
     const ports = {
       emit: (event: string, body: unknown) => {
@@ -517,11 +509,14 @@ export async function turnUntil(
 ): Promise<void> {
   const deadlineMs = clock.nowMs() + timeoutMs
   let still = 0
+  let busyMs = clock.nowMs()
   for (let round = 0; !holds(); round++) {
     for (const node of nodes) node.step()
     still = nodes.every((node) => node.rests) ? still + 1 : 0
+    if (still === 0) busyMs = clock.nowMs()
     if (round % 16 === 0 || still > 0) await breath()
-    if (still > STILL_ROUNDS) throw new Error(`all engines sleep and nothing will wake them: ${what}`)
+    if (still > STILL_ROUNDS && clock.nowMs() - busyMs >= stillMs)
+      throw new Error(`all engines sleep and nothing will wake them: ${what}`)
     if (clock.nowMs() > deadlineMs) throw new Error(`not within ${timeoutMs} ms: ${what}`)
   }
 }
@@ -529,11 +524,13 @@ export async function turnUntil(
 /** Turns engines until all of them sleep and nothing is due. */
 export async function turnToRest(nodes: readonly EngineNode[], timeoutMs = 30_000): Promise<void> {
   let still = 0
+  let busyMs = clock.nowMs()
   await turnUntil(
     nodes,
     () => {
       still = nodes.every((node) => node.rests) ? still + 1 : 0
-      return still > STILL_ROUNDS / 2
+      if (still === 0) busyMs = clock.nowMs()
+      return still > STILL_ROUNDS / 2 && clock.nowMs() - busyMs >= stillMs / 10
     },
     'everything comes to rest',
     timeoutMs,

@@ -19,6 +19,8 @@ export interface Report {
   readonly differentialPrograms: number
   readonly mismatches: number
   readonly demo: Readonly<Record<string, unknown>> | null
+  /** The B cases: engines turned by hand over the device. */
+  readonly engineCases?: Conformance
   /** Two machines on one wire. */
   readonly twoNodes?: Readonly<Record<string, unknown>>
   /** Messages to and fro with a program that is not ours. */
@@ -46,19 +48,25 @@ export const readReport = (text: string): Report => JSON.parse(text) as Report
 
 export function succeeded(report: Report): boolean {
   if (report.skipped !== undefined) return true
-  const isConforming = report.conformance === null || report.conformance.failed === 0
+  const suites = [report.conformance, report.engineCases ?? null]
+  const isConforming = suites.every((suite) => suite === null || (suite.failed === 0 && suite.passed > 0))
   const isDemoVerified = report.demo === null || (report.demo.verified === true && report.demo.kernelAgrees === true)
   return isConforming && isDemoVerified && report.mismatches === 0 && report.failures.length === 0
 }
 
 export function describeReport(report: Report): string {
   if (report.skipped !== undefined) return `verbs: skipped, ${report.skipped}`
-  const { conformance, demo } = report
+  const { conformance, engineCases, demo } = report
   const lines = [`verbs on ${report.device}, kernel ${report.kernel}`]
   if (conformance !== null) {
     lines.push(`  conformance: ${conformance.passed} passed, ${conformance.failed} failed`)
     lines.push(...conformance.failures.map((failure) => `    failed  ${failure}`))
     lines.push(...conformance.skipped.map((reason) => `    skipped ${reason}`))
+  }
+  if (engineCases !== undefined) {
+    lines.push(`  engine cases: ${engineCases.passed} passed, ${engineCases.failed} failed`)
+    lines.push(...engineCases.failures.map((failure) => `    failed  ${failure}`))
+    lines.push(...engineCases.skipped.map((reason) => `    skipped ${reason}`))
   }
   lines.push(`  differential: ${report.differentialPrograms} programs, ${report.mismatches} mismatches`)
   lines.push(`  demo: ${demo === null ? 'did not run' : JSON.stringify(demo)}`)

@@ -4,7 +4,7 @@
  * The last line of the output is the report, as JSON with --json. Exit status 0 also when the machine cannot be had here: the
  * report then says `skipped` and why.
  */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -38,6 +38,8 @@ function compile(): void {
   rmSync(built, { recursive: true, force: true })
   const flags = ['--noEmit', 'false', '--outDir', built, '--declaration', 'false', '--sourceMap', 'false']
   command(process.execPath, join(root, 'node_modules/typescript/bin/tsc'), '--project', root, ...flags)
+  // Test files find themselves in a project of their own, without this one's settings for sources.
+  writeFileSync(join(built, 'package.json'), '{ "type": "module" }\n')
 }
 
 function prepared(): { image: Image | null; reason: string } {

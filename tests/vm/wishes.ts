@@ -7,6 +7,8 @@ export interface Wishes {
   readonly only: string
   /** Numbers of conformance cases, separated by commas; empty: all. */
   readonly cases: string
+  /** Files of engine cases, if not all. */
+  readonly files?: readonly string[]
   /** One machine of two: `alpha` runs the part with two nodes, `beta` obeys it. */
   readonly role?: 'alpha' | 'beta'
   /** How many random programs, if not all. */

@@ -9,6 +9,7 @@ import { serveAgent } from './agent-link.js'
 import { runConformance } from './conformance.js'
 import { demonstrate } from './demo.js'
 import { compareProviders } from './differential-crew.js'
+import { runEngineCases } from './engine-cases.js'
 import { provokeFaults } from './faults.js'
 import { interoperate } from './interoperation.js'
 import { joinMachines } from './two-nodes.js'
@@ -20,6 +21,7 @@ const save = (): void => writeFileSync(join(folder, 'report.json'), JSON.stringi
 type Parts = Readonly<Record<string, (wishes: Wishes) => Promise<Partial<Report>>>>
 const partsOfOne: Parts = {
   conformance: runConformance,
+  'engine-cases': runEngineCases,
   demo: demonstrate,
   differential: compareProviders,
   interoperation: interoperate,

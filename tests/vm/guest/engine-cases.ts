@@ -1,0 +1,37 @@
+/**
+ * The B cases: two engines over Soft-RoCE, turned by hand as in `tests/conformance/engine`, by the same test files. Cases of one node alone
+ * are left out, they never reach a device.
+ */
+import { readdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { Report } from '../report.js'
+import type { Wishes } from '../wishes.js'
+import { run } from './tools.js'
+
+const TIMEOUT_MS = 600_000
+const root = fileURLToPath(new URL('../../..', import.meta.url))
+const ava = fileURLToPath(import.meta.resolve('ava')).replace(/entrypoints\/.*$/, 'entrypoints/cli.mjs')
+
+/** Why what is not run here is not. */
+const leftOut = ['cases on one node alone ("same node"): they never reach a device']
+
+export async function runEngineCases(wishes: Wishes): Promise<Pick<Report, 'engineCases'>> {
+  const files = readdirSync(join(root, 'tests/conformance/engine')).filter((name) => name.endsWith('.test.js'))
+  const chosen = files.filter((name) => wishes.files === undefined || wishes.files.includes(name.split('.')[0]!))
+  const paths = chosen.map((name) => `tests/conformance/engine/${name}`)
+  const given = ['--tap', '--match=!*same node*', '--timeout=5m', '--concurrency=2', '--no-worker-threads', ...paths]
+  process.chdir(root)
+  process.env['SHARED_VERBS_TEST_PROVIDER'] = 'verbs'
+  const { stdout, stderr } = await run(process.execPath, [ava, ...given], TIMEOUT_MS)
+  delete process.env['SHARED_VERBS_TEST_PROVIDER']
+  const lines = stdout.split('\n')
+  const passed = lines.filter((line) => /^ok \d+ - /.test(line)).length
+  const failures = lines.filter((line) => /^not ok \d+ - /.test(line)).map((line) => line.replace(/^not ok \d+ - /, ''))
+  console.log(`${passed} passed, ${failures.length} failed\n${failures.join('\n')}`)
+  if (failures.length > 0 || passed === 0) {
+    writeFileSync('/run/results/engine-cases.log', `${stdout}\n${stderr}`)
+    console.log(stderr.slice(-2000))
+  }
+  return { engineCases: { passed, failed: failures.length, failures, skipped: leftOut } }
+}
