@@ -2,7 +2,7 @@
  * What a work request costs the client's process: claim, encode, commit; and what a completion costs its poller. A loop-back "broker" in
  * this thread moves slots along between the timed parts, so queues and caches are warm and nobody sleeps.
  *
- *   node --import=./broker/typescript.js tests/bench/client-post-poll.ts
+ *   npm run bench -- client
  */
 import { attach, CompletionBatch, type ReceiveWorkRequest, type SendWorkRequest } from '../../client/index.js'
 import { FakeBroker, type FakeQueuePair } from '../unit/client/fake-broker.js'

@@ -14,6 +14,9 @@ export interface Pair {
   readonly far: BenchProcess
 }
 
+export const processIdsOf = (pairs: readonly Pair[]): number[] =>
+  pairs.flatMap(({ near, far }) => [near.processId, far.processId])
+
 export class Crew {
   readonly job = 'bench'
   readonly jobKey = randomBytes(16).toString('hex')

@@ -1,11 +1,11 @@
 /** Rates and bandwidths: of one pair, and of many at once with what each of them got. */
 import type { BenchFlow, OneSidedOpcode } from '../../../protocol/bench.js'
 import type { Spent } from './brokers.js'
-import type { Pair } from './crew.js'
+import { type Pair, processIdsOf } from './crew.js'
 import { alone, sizesOr } from './latency.js'
 import type { BenchRow, TestName } from './settings.js'
 import { linkPlan, placeOf, type Rows, rowOf, type Stage } from './stage.js'
-import { spentIn, type Timed, windowFor } from './window.js'
+import { costs, spentIn, type Timed, windowFor } from './window.js'
 
 /** Bytes under way of a bandwidth test: more would only leave the caches. */
 const BANDWIDTH_BYTES = 8 * 2 ** 20
@@ -43,8 +43,10 @@ async function flowRow(stage: Stage, { test, work, bytes, pairs = 1, flow, slots
   const plan = linkPlan(stage, bytes, slots)
   const [flows, spent] = await crew.linked(pairs, placeOf(stage), plan, (all) => {
     const window = windowFor(durationMs, pairs)
-    const processIds = all.flatMap(({ near, far }) => [near.processId, far.processId])
-    return Promise.all([Promise.all(all.map((pair) => flow(pair, window))), spentIn(window, brokers, processIds)])
+    return Promise.all([
+      Promise.all(all.map((pair) => flow(pair, window))),
+      spentIn(window, brokers, processIdsOf(all)),
+    ])
   })
   return rowOf(stage, test, { work, bytes, pairs }, flowValues(flows, spent, durationMs))
 }
@@ -57,21 +59,11 @@ function flowValues(
   const messages = flows.reduce((sum, one) => sum + one.messages, 0)
   const bytes = flows.reduce((sum, one) => sum + one.bytes, 0)
   const counts = flows.map((one) => one.messages)
-  const each = (spentInAll: number): number => (messages === 0 ? 0 : spentInAll / messages)
   return {
     millionsPerSecond: messages / durationMs / 1e3,
     megabytesPerSecond: bytes / durationMs / 1e3,
     slowestToFastest: Math.min(...counts) / Math.max(1, ...counts),
-    systemCallsPerMessage: each(spent.systemCalls),
-    framesPerMessage: each(spent.frames),
-    acknowledgementsPerMessage: each(spent.acknowledgements),
-    wakeUpsPerMessage: each(spent.wakeUps),
-    sleepsPerMessage: each(spent.sleeps),
-    turnsPerMessage: each(spent.turns),
-    laneStallsPerMessage: each(spent.laneStalls),
-    queuePairStallsPerMessage: each(spent.queuePairStalls),
-    brokersNsPerMessage: each(spent.processorMs * 1e6),
-    clientsNsPerMessage: each(spent.clientsMs * 1e6),
+    ...costs(spent, messages),
     brokersCpuPercent: (spent.processorMs / durationMs) * 100,
   }
 }

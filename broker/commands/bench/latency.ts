@@ -1,9 +1,9 @@
 /** Latencies: of one pair, of many at once, and beside a bulk transfer. */
 import type { BenchTimes, OneSidedOpcode, PingPongOpcode } from '../../../protocol/bench.js'
 import type { Pair } from './crew.js'
-import { link } from './crew.js'
+import { link, processIdsOf } from './crew.js'
 import { linkPlan, placeOf, type Rows, rowOf, type Stage } from './stage.js'
-import { type Timed, windowFor } from './window.js'
+import { costs, spentIn, type Timed, windowFor } from './window.js'
 
 const PING_PONG_SLOTS = 64
 
@@ -25,14 +25,16 @@ const microseconds = ({ p50, p99, p999, samples }: BenchTimes): Record<string, n
 })
 
 export async function* latency(stage: Stage): Rows {
-  const { settings, crew } = stage
+  const { settings, crew, brokers } = stage
   for (const bytes of sizesOr(stage, [64])) {
     const plan = linkPlan(stage, bytes, PING_PONG_SLOTS)
     for (const opcode of ['send', 'write'] as const) {
-      const times = await crew.linked(1, placeOf(stage), plan, ([pair]) =>
-        pingPong(pair!, opcode, windowFor(settings.durationMs, 1)),
-      )
-      yield rowOf(stage, 'latency', { work: opcode, bytes }, microseconds(times))
+      const [times, spent] = await crew.linked(1, placeOf(stage), plan, ([pair]) => {
+        const window = windowFor(settings.durationMs, 1)
+        return Promise.all([pingPong(pair!, opcode, window), spentIn(window, brokers, processIdsOf([pair!]))])
+      })
+      const values = { ...microseconds(times), ...costs(spent, 2 * times.samples) }
+      yield rowOf(stage, 'latency', { work: opcode, bytes }, values)
     }
     const times = await alone(stage, 'read', bytes)
     yield rowOf(stage, 'latency', { work: 'read', bytes }, microseconds(times))
@@ -50,14 +52,16 @@ export async function alone(stage: Stage, opcode: OneSidedOpcode, bytes: number)
 }
 
 export async function* pairsLatency(stage: Stage): Rows {
-  const { settings, crew } = stage
+  const { settings, crew, brokers } = stage
   for (const count of settings.pairs) {
     for (const bytes of sizesOr(stage, [64])) {
       const plan = linkPlan(stage, bytes, PING_PONG_SLOTS)
-      const each = await crew.linked(count, placeOf(stage), plan, (pairs) => {
+      const [each, spent] = await crew.linked(count, placeOf(stage), plan, (pairs) => {
         const window = windowFor(settings.durationMs, count)
-        return Promise.all(pairs.map((pair) => pingPong(pair, 'send', window)))
+        const games = Promise.all(pairs.map((pair) => pingPong(pair, 'send', window)))
+        return Promise.all([games, spentIn(window, brokers, processIdsOf(pairs))])
       })
+      const samples = each.reduce((sum, one) => sum + one.samples, 0)
       const halves = each.map(({ p50 }) => p50).sort((a, b) => a - b)
       const median = halves[halves.length >> 1]!
       yield rowOf(
@@ -69,7 +73,8 @@ export async function* pairsLatency(stage: Stage): Rows {
           worstP50Us: halves.at(-1)!,
           worstToMedian: halves.at(-1)! / median,
           p99Us: Math.max(...each.map(({ p99 }) => p99)),
-          samples: each.reduce((sum, { samples }) => sum + samples, 0),
+          samples,
+          ...costs(spent, 2 * samples),
         },
       )
     }

@@ -11,11 +11,13 @@ interface Column {
 
 interface Table {
   readonly title: string
+  /** Of the first column, for the longest name. */
+  readonly workWidth?: number
   readonly columns: readonly Column[]
 }
 
 const column = (key: string, header: string, decimals: number, width = 10): Column => ({ key, header, decimals, width })
-const bytes = column('bytes', 'bytes', 0, 9)
+const bytes = column('bytes', 'bytes', 0, 8)
 const pairsColumn = column('pairs', 'pairs', 0, 6)
 const samples = column('samples', 'samples', 0)
 const percentiles = (unit: 'Us' | 'Ns', decimals: number): Column[] => {
@@ -27,11 +29,11 @@ const percentiles = (unit: 'Us' | 'Ns', decimals: number): Column[] => {
   ]
 }
 const flowColumns = [
-  column('millionsPerSecond', 'M/s', 3, 9),
-  column('megabytesPerSecond', 'MB/s', 0, 8),
+  column('millionsPerSecond', 'M/s', 3, 8),
+  column('megabytesPerSecond', 'MB/s', 0, 7),
   column('systemCallsPerMessage', 'calls/msg', 3),
-  column('brokersNsPerMessage', 'brokers', 0, 9),
-  column('clientsNsPerMessage', 'clients', 0, 9),
+  column('brokersNsPerMessage', 'brokers', 0, 8),
+  column('clientsNsPerMessage', 'clients', 0, 8),
 ]
 const millisecondColumns = [
   column('p50Ms', 'p50 ms', 3),
@@ -51,6 +53,7 @@ const tables: Readonly<Record<TestName, Table>> = {
   bandwidth: { title: 'Bandwidth, one pair (MB = 10^6 bytes)', columns: [bytes, ...flowColumns] },
   atomics: {
     title: 'Atomics: latency of one at a time, rate with 16 under way',
+    workWidth: 18,
     columns: [...percentiles('Us', 2), column('millionsPerSecond', 'M/s', 3, 9)],
   },
   pairs: {
@@ -92,7 +95,7 @@ const tables: Readonly<Record<TestName, Table>> = {
   },
 }
 
-const WORK_WIDTH = 17
+const WORK_WIDTH = 13
 /** Others that use more change what is measured. */
 const DISTURBED_PERCENT = 10
 
@@ -107,14 +110,14 @@ export class TablePrinter {
   }
 
   row(row: BenchRow): void {
-    const { title, columns } = tables[row.test]
+    const { title, columns, workWidth = WORK_WIDTH } = tables[row.test]
     if (row.test !== this.#test) {
       this.#test = row.test
       this.#print('')
       this.#print(title)
-      this.#print(' work'.padEnd(WORK_WIDTH) + columns.map(({ header, width }) => header.padStart(width)).join(''))
+      this.#print(' work'.padEnd(workWidth) + columns.map(({ header, width }) => header.padStart(width)).join(''))
     }
-    this.#print(` ${row.work}`.padEnd(WORK_WIDTH) + columns.map((one) => cell(row, one)).join(''))
+    this.#print(` ${row.work}`.padEnd(workWidth) + columns.map((one) => cell(row, one)).join(''))
     this.#disturbed ||= row.foreignCpuPercent > DISTURBED_PERCENT
   }
 

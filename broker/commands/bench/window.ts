@@ -36,3 +36,20 @@ export async function spentIn(
   await sleep(Math.max(0, window.untilMs - clock.nowMs()))
   return spentBetween(before, now())
 }
+
+/** The same for each of what was counted, as values of a row. */
+export function costs(spent: Spent & { readonly clientsMs: number }, count: number): Record<string, number> {
+  const each = (inAll: number): number => (count === 0 ? 0 : inAll / count)
+  return {
+    systemCallsPerMessage: each(spent.systemCalls),
+    framesPerMessage: each(spent.frames),
+    acknowledgementsPerMessage: each(spent.acknowledgements),
+    wakeUpsPerMessage: each(spent.wakeUps),
+    sleepsPerMessage: each(spent.sleeps),
+    turnsPerMessage: each(spent.turns),
+    laneStallsPerMessage: each(spent.laneStalls),
+    queuePairStallsPerMessage: each(spent.queuePairStalls),
+    brokersNsPerMessage: each(spent.processorMs * 1e6),
+    clientsNsPerMessage: each(spent.clientsMs * 1e6),
+  }
+}
