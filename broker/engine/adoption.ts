@@ -31,6 +31,7 @@ import {
   finishVisits,
   inSenderOrder,
   type LeftInSlots,
+  type LeftSlot,
   leftInReceiveSlots,
   leftInSendSlots,
   recoverLast,
@@ -79,8 +80,7 @@ function adopt(engine: Engine, queuePair: EngineQueuePair, left: AdoptedQueuePai
     queuePair.setState(queuePairState.connected)
     recoverFlowTable(queuePair, receives)
     expectPaths(engine, queuePair)
-    for (const slot of sends.posted) retakePosted(engine, queuePair, slot)
-    retakeSends(engine, queuePair, sends.queued)
+    retake(engine, queuePair, sends)
     return true
   }
   const { connection } = left
@@ -91,8 +91,7 @@ function adopt(engine: Engine, queuePair: EngineQueuePair, left: AdoptedQueuePai
   queuePair.setState(queuePairState.connected)
   const flow = flowAgain(engine, queuePair, connection, recoverLast(queuePair, receives.done))
   rememberFailures(flow, receives)
-  for (const slot of sends.posted) retakePosted(engine, queuePair, slot)
-  retakeSends(engine, queuePair, sends.queued)
+  retake(engine, queuePair, sends)
   return true
 }
 
@@ -136,25 +135,48 @@ function rememberFailures(flow: Flow, { done }: LeftInSlots): void {
   }
 }
 
-/** It had left: it keeps its slot, and its place in its flow, until its fate is known. */
-function retakePosted(
+/**
+ * What had left, and what stood before the last that had: a request that is refused, or has nothing to move, gets its verdict in its turn
+ * without ever leaving. The rest waits as if drained just now.
+ */
+function retake(engine: Engine, queuePair: EngineQueuePair, { posted, queued }: LeftInSlots): void {
+  const lastPosted = posted.at(-1)?.position
+  const isBefore = ({ position }: LeftSlot): boolean => lastPosted !== undefined && ((position - lastPosted) | 0) < 0
+  const left = [
+    ...posted.map((slot) => ({ slot, exposed: true })),
+    ...queued.filter(isBefore).map((slot) => ({ slot, exposed: false })),
+  ]
+  left.sort((one, other) => (one.slot.position - other.slot.position) | 0)
+  for (const { slot, exposed } of left) retakeLeft(engine, queuePair, slot, exposed)
+  retakeSends(
+    engine,
+    queuePair,
+    queued.filter((slot) => !isBefore(slot)),
+  )
+}
+
+/** It keeps its slot, and its place in its flow, until its fate is known. */
+function retakeLeft(
   engine: Engine,
   queuePair: EngineQueuePair,
-  { slot, generation, position }: LeftInSlots['posted'][number],
+  { slot, generation, position }: LeftSlot,
+  exposed: boolean,
 ): void {
   const request = recordSend(engine, queuePair, slot, generation, position)
-  request.exposed = true
+  request.exposed = exposed
   request.stage = requestStage.sent
-  request.retained = true
-  request.local.retain()
-  const word = queuePair.sendSlotWord(slot)
-  request.incarnation = queuePair.memory.i32[word + sendSlot.word.incarnation]!
-  request.wholePosted = request.incarnation !== 0
-  request.frame = queuePair.memory.i32[word + sendSlot.word.laneSequence]!
+  if (exposed) {
+    request.retained = true
+    request.local.retain()
+    const word = queuePair.sendSlotWord(slot)
+    request.incarnation = queuePair.memory.i32[word + sendSlot.word.incarnation]!
+    request.wholePosted = request.incarnation !== 0
+    request.frame = queuePair.memory.i32[word + sendSlot.word.laneSequence]!
+  }
   const flow = flowOf(engine, queuePair, request)
   // Somebody scribbled over it since it left, so that nothing can be said of it.
-  if (!flow || request.refused !== 0) {
-    tell(engine, request, status.unknown)
+  if (!flow || (exposed && request.refused !== 0)) {
+    tell(engine, request, exposed ? status.unknown : status.flushed)
     return
   }
   // Datagrams to this node have no path to wait for; they wait all the same until both ends are in order.
@@ -169,7 +191,8 @@ function retakePosted(
 function endUnconnected(engine: Engine, queuePair: EngineQueuePair, left: AdoptedQueuePair, sends: LeftInSlots): void {
   const failed = left.state === queuePairState.error || left.connection !== null
   queuePair.setState(failed ? queuePairState.error : queuePairState.idle, failed ? (left.errorStatus as Status) : 0)
-  for (const { slot, generation, position } of [...sends.posted, ...sends.queued]) {
+  const requests = [...sends.posted, ...sends.queued].sort((one, other) => (one.position - other.position) | 0)
+  for (const { slot, generation, position } of requests) {
     const request = recordSend(engine, queuePair, slot, generation, position)
     request.exposed = sends.posted.some((posted) => posted.slot === slot)
     tell(engine, request, request.exposed ? verdictWithoutReplay(request, noEvidence) : status.flushed)

@@ -110,7 +110,10 @@ export function goOn(engine: Engine, flow: Flow, { evidence, receiveLimit }: Omi
   flow.receiveLimit = receiveLimit
   if (evidence.delivered !== null) flow.learnDelivered(evidence.delivered)
   const left = takeLeft(flow)
-  const decisions = left.map((request) => (request.finished ? 'finished' : decide(request, evidence, flow.connected)))
+  const decisions = left.map((request): Outcome => {
+    if (request.finished) return 'finished'
+    return request.exposed ? decide(request, evidence, flow.connected) : 'again'
+  })
   if (flow.connected && decisions.includes('unknown')) endWithUnknown(engine, flow, left, decisions, evidence)
   else sendAgain(engine, flow, left, decisions)
   settleFlow(engine, flow)
@@ -159,6 +162,7 @@ function endWithUnknown(
   for (const [index, request] of left.entries()) {
     const decision = decisions[index]!
     if (decision === 'success') finish(engine, request, status.success)
+    else if (!request.exposed && !request.finished) finish(engine, request, status.flushed)
     else if (decision !== 'finished') finish(engine, request, verdictWithoutReplay(request, evidence))
     flow.inFlight.push(request)
   }
