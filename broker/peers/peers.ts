@@ -54,6 +54,8 @@ export interface PeersListener {
   /** The peer as it was is gone, with `forGood` also what it had: settles when nothing of it is left. */
   onPeerLost(peer: Peer, reason: string, forGood: boolean): Promise<void>
   onMessage(peer: Peer, message: LinkMessage): void
+  /** A job was opened, or refused: lanes may come, also where no connect waits for them. */
+  onDomainChanged(peer: Peer): void
   onDomainClosed(peer: Peer, job: Job): void
   isNeeded(peer: Peer): boolean
 }
@@ -307,7 +309,10 @@ export class Peers {
       node: peer.node,
       find: findJob,
       isAwaited,
-      onChange: () => peer.condition.notify(),
+      onChange: () => {
+        peer.condition.notify()
+        this.#listener.onDomainChanged(peer)
+      },
       onClosed: (job) => this.#listener.onDomainClosed(peer, job),
     })
     peer.connected({ handshake, domains, lanes: handshake.lanes })

@@ -213,6 +213,10 @@ export class Sharing implements LaneKeeper, PeersListener {
     await Promise.all(this.#ofPeer(peer).map(end))
   }
 
+  onDomainChanged(peer: Peer): void {
+    for (const set of this.#ofPeer(peer)) this.pursue(set)
+  }
+
   onDomainClosed(peer: Peer, job: Job): void {
     for (const set of this.#ofPeer(peer)) {
       if (set.job === job) void this.#giveUp(set, `job ${job.name} has ended on node ${peer.node}`)

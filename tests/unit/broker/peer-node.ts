@@ -76,6 +76,7 @@ export async function startPeerNode(
         return Promise.resolve()
       },
       onMessage: () => {},
+      onDomainChanged: () => {},
       onDomainClosed: () => {},
       isNeeded: () => true,
     },
