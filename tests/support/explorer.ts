@@ -98,7 +98,7 @@ export function explore(scenario: Scenario): Report {
 /** Runs one schedule. Returns what it violated, if anything, and what each step did. */
 export function replay(scenario: Scenario, schedule: string): { failure: unknown; trace: string[] } {
   const names = scenario.scene().actors.map((actor) => actor.name)
-  return follow(scenario, parseSchedule(schedule, names))
+  return follow(new Search(scenario), parseSchedule(schedule, names))
 }
 
 export const describe = (report: Report): string => {
@@ -126,8 +126,10 @@ function boundsInWords({ crashes = {}, crashesInAll, stops = {}, timeouts = 'nev
 function explain(scenario: Scenario, path: readonly Move[], error: unknown): Failure {
   const names = scenario.scene().actors.map((actor) => actor.name)
   const told = tell(error)
-  const short = shorten(path, (candidate) => tell(follow(scenario, candidate).failure).invariant === told.invariant)
-  return { ...told, schedule: formatSchedule(short, names), trace: follow(scenario, short).trace }
+  // One search for all candidates: it knows already what the code does.
+  const search = new Search(scenario)
+  const short = shorten(path, (candidate) => tell(follow(search, candidate).failure).invariant === told.invariant)
+  return { ...told, schedule: formatSchedule(short, names), trace: follow(search, short).trace }
 }
 
 function tell(error: unknown): { invariant: string; message: string } {
@@ -138,8 +140,8 @@ function tell(error: unknown): { invariant: string; message: string } {
 }
 
 /** Moves that are not possible any more, because earlier ones were left out, are passed over. */
-function follow(scenario: Scenario, moves: readonly Move[]): { failure: unknown; trace: string[] } {
-  const search = new Search(scenario)
+function follow(search: Search, moves: readonly Move[]): { failure: unknown; trace: string[] } {
+  search.begin()
   const trace: string[] = []
   try {
     for (const one of moves) {
@@ -171,6 +173,7 @@ class Search {
   readonly #roleOf: readonly number[]
   readonly #allowed: readonly number[]
   readonly #roles: number
+  readonly #beginning: { readonly past: number; readonly actors: readonly ActorState[] }
   #crashes = 0
   #preemptions = 0
   #last = -1
@@ -191,10 +194,21 @@ class Search {
     ]
     this.#used = this.#allowed.map(() => 0)
     this.runner.mayDie = (actor) => this.#deathsLeft(actor)
+    this.#beginning = { past: world.past, actors: this.runner.actors.slice() }
   }
 
   run(): void {
     this.#visit()
+  }
+
+  /** Back to where nothing has happened. */
+  begin(): void {
+    this.runner.world.rewind(this.#beginning.past)
+    this.runner.actors = this.#beginning.actors.slice()
+    this.#used.fill(0)
+    this.#crashes = 0
+    this.#preemptions = 0
+    this.#last = -1
   }
 
   #visit(): void {
