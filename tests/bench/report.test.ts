@@ -67,3 +67,8 @@ test('curves with the same name in two pictures are told apart', (t) => {
   ])
   t.is(both.match(/>send</g)?.length, 2)
 })
+
+test('a single result is a point, not a failure', (t) => {
+  const picture = { title: 'Rate', x: 'bytes', y: 'M/s', curves: [{ name: 'send', points: [[64, 4]] as const }] }
+  t.regex(drawPictures([picture]), /^<svg[\s\S]*<\/svg>\s*$/)
+})

@@ -21,6 +21,7 @@ export interface Picture {
 
 const WIDTH = 800
 const HEIGHT = 420
+const colours = ['#2f6fde', '#e07b00', '#1a9a5a', '#b1328f', '#8a6d00', '#4a4f6a', '#d23c3c', '#00929c']
 const TOP = 70
 const BOTTOM = 60
 
@@ -38,11 +39,17 @@ export function drawPictures(pictures: readonly Picture[]): string {
       data: curves.map(({ name }) => seriesName(index, name)),
       formatter: (name: string) => name.slice(name.indexOf(' ') + 1),
     })),
-    grid: each.map(({ top }) => ({ top: top + TOP, height: HEIGHT - TOP - BOTTOM, left: 70, right: 30 })),
-    xAxis: each.map(({ x, index }) => axis(x, index)),
+    grid: each.map(({ top }) => ({ top: top + TOP, height: HEIGHT - TOP - BOTTOM, left: 70, right: 50 })),
+    xAxis: each.map(({ x, index }) => ({
+      ...axis(x, index),
+      logBase: 2,
+      min: 'dataMin' as const,
+      max: 'dataMax' as const,
+    })),
     yAxis: each.map(({ y, index }) => axis(y, index)),
     series: each.flatMap(({ curves, index }) =>
-      curves.map(({ name, points }) => ({
+      curves.map(({ name, points }, number) => ({
+        color: colours[number % colours.length]!,
         type: 'line' as const,
         name: seriesName(index, name),
         xAxisIndex: index,
@@ -52,9 +59,7 @@ export function drawPictures(pictures: readonly Picture[]): string {
       })),
     ),
   })
-  const svg = chart.renderToSVGString()
-  chart.dispose()
-  return svg
+  return finished(chart)
 }
 
 /** Legends tell curves apart by their names, so those of two pictures must differ. */
@@ -62,7 +67,6 @@ const seriesName = (picture: number, name: string): string => `${picture} ${name
 
 const axis = (name: string, gridIndex: number) => ({
   type: 'log' as const,
-  logBase: 10,
   name,
   nameLocation: 'middle' as const,
   nameGap: 30,
@@ -102,12 +106,13 @@ function curvesOf(rows: readonly BenchRow[], tests: readonly TestName[], x: 'byt
   for (const row of rows) {
     const value = row.values[y]
     if (!tests.includes(row.test) || value === undefined || !(value > 0)) continue
-    const name = tests.length > 1 ? `${row.work} (${row.test})` : row.work
+    const what = x === 'pairs' ? `${row.work} ${row.bytes} B` : row.work
+    const name = tests.length > 1 ? `${what} (${row.test})` : what
     const points = curves.get(name) ?? []
     points.push([row[x], value])
     curves.set(name, points)
   }
-  return [...curves].map(([name, points]) => ({ name, points }))
+  return [...curves].map(([name, points]) => ({ name, points: points.sort(([a], [b]) => a - b) }))
 }
 
 export interface Bars {
@@ -118,7 +123,7 @@ export interface Bars {
 
 const BARS_HEIGHT = 240
 
-/** Comparisons, one below the other; lengths are logarithmic. */
+/** Comparisons, one below the other, each with an axis of its own from nothing on. */
 export function drawBars(comparisons: readonly Bars[]): string {
   const height = BARS_HEIGHT * comparisons.length
   const chart = init(null, null, { renderer: 'svg', ssr: true, width: WIDTH, height })
@@ -128,7 +133,7 @@ export function drawBars(comparisons: readonly Bars[]): string {
     backgroundColor: '#ffffff',
     title: each.map(({ title, top }) => ({ text: title, top: top + 8, left: 12, textStyle: { fontSize: 14 } })),
     grid: each.map(({ top }) => ({ top: top + 36, height: BARS_HEIGHT - 86, left: 80, right: 80 })),
-    xAxis: each.map(({ unit, bars, index }) => ({ ...axis(unit, index), min: lowerDecade(bars) })),
+    xAxis: each.map(({ unit, index }) => ({ ...axis(unit, index), type: 'value' as const })),
     yAxis: each.map(({ bars, index }) => ({
       type: 'category' as const,
       gridIndex: index,
@@ -139,15 +144,16 @@ export function drawBars(comparisons: readonly Bars[]): string {
       type: 'bar' as const,
       xAxisIndex: index,
       yAxisIndex: index,
+      itemStyle: { color: colours[0]! },
       data: bars.map(({ value }) => Number(value.toPrecision(3))),
       label: { show: true, position: 'right' as const },
     })),
   })
+  return finished(chart)
+}
+
+function finished(chart: ReturnType<typeof init>): string {
   const svg = chart.renderToSVGString()
   chart.dispose()
   return svg
 }
-
-/** Bars of a logarithmic axis begin somewhere: a decade below the shortest. */
-const lowerDecade = (bars: Bars['bars']): number =>
-  10 ** (Math.floor(Math.log10(Math.min(...bars.map(({ value }) => value)))) - 1)
