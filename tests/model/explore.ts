@@ -3,7 +3,7 @@
  * hold.
  */
 import { parseArgs } from 'node:util'
-import { type Report, replay } from '../support/explorer.js'
+import { explore, type Report, replay } from '../support/explorer.js'
 import { type Exploration, fullName, run, tellFailure } from './exploration.js'
 import { explorations } from './explorations.js'
 import { loadExplored } from './load.js'
@@ -12,6 +12,7 @@ import { mutants } from './mutants.js'
 const HELP = `npm run explore -- [options]
   --scene NAME         only this scene, or the one exploration of that whole name
   --short              only what the tests run
+  --mutants            runs all mistakes instead: which invariant catches each, in how many steps
   --mutant NAME        runs this mistake instead; it should fail
   --replay SCHEDULE    with the whole name of an exploration, or a mutant: these steps only, each is told
   --json               ends with one line of JSON
@@ -20,6 +21,7 @@ const HELP = `npm run explore -- [options]
 const { values: options } = parseArgs({
   options: {
     scene: { type: 'string' },
+    mutants: { type: 'boolean', default: false },
     mutant: { type: 'string' },
     replay: { type: 'string' },
     short: { type: 'boolean', default: false },
@@ -60,6 +62,15 @@ async function replayOne(exploration: Exploration, schedule: string): Promise<vo
   if (failure === undefined) return say('everything holds')
   say(failure instanceof Error ? failure.message : String(failure))
   process.exitCode = 1
+}
+
+async function runMutants(): Promise<void> {
+  for (const { name, changes, scenario, caughtBy } of mutants) {
+    const { failure } = explore(scenario(await loadExplored(changes)))
+    const isCaught = failure !== undefined && caughtBy.includes(failure.invariant)
+    if (!isCaught) process.exitCode = 1
+    say(`| ${name} | ${isCaught ? failure.invariant : 'not caught'} | ${failure?.trace.length ?? 0} |`)
+  }
 }
 
 const columns = ['states', 'steps', 'ends', 'deaths', 'seconds'] as const
@@ -106,7 +117,8 @@ if (options.help) say(HELP)
 else if (options.list) {
   for (const one of explorations) say(`${fullName(one)}${one.isLong ? ' (long)' : ''}`)
   for (const { name } of mutants) say(`mutant: ${name}`)
-} else if (options.replay === undefined) await runAll(chosen())
+} else if (options.mutants) await runMutants()
+else if (options.replay === undefined) await runAll(chosen())
 else {
   const [exploration, ...others] = chosen()
   if (!exploration || others.length > 0) refuse('--replay needs the whole name of one exploration, or a mutant')
