@@ -52,7 +52,7 @@ const tables: Readonly<Record<TestName, Table>> = {
   },
   bandwidth: { title: 'Bandwidth, one pair (MB = 10^6 bytes)', columns: [bytes, ...flowColumns] },
   atomics: {
-    title: 'Atomics: latency of one at a time, rate with 16 under way',
+    title: 'Fetch-and-add, compare-and-swap: latency of one, rate with 16 under way',
     workWidth: 18,
     columns: [...percentiles('Us', 2), column('millionsPerSecond', 'M/s', 3, 9)],
   },
