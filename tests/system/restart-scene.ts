@@ -104,34 +104,80 @@ export async function connectEnds(one: End, other: End): Promise<void> {
 const SLOT_BYTES = 64
 const POSTED = 32
 
-/** Numbered messages one way, each checked: none lost, none twice, all in order; every send has one verdict. */
-export class Stream {
+/** Sends numbered messages; every one must have one verdict, success, in order. */
+export class Sender {
   readonly from: End
-  readonly to: End
-  readonly total: number
+  /** May be lowered to what was sent by then: so it ends. */
+  total: number
+  readonly trouble: string[] = []
   sent = 0
   confirmed = 0
-  received = 0
-  readonly trouble: string[] = []
-  #stopped = false
+  protected stopped = false
 
-  constructor(from: End, to: End, total: number) {
+  constructor(from: End, total: number) {
     this.from = from
-    this.to = to
     this.total = total
   }
 
-  get done(): boolean {
-    return (this.received >= this.total && this.confirmed >= this.total) || this.trouble.length > 0
-  }
-
   stop(): void {
-    this.#stopped = true
+    this.stopped = true
   }
 
   async run(): Promise<void> {
+    const payload = new Uint8Array(8)
+    const view = new DataView(payload.buffer)
+    while (!this.stopped && this.trouble.length === 0 && this.confirmed < this.total) {
+      while (this.sent < this.total) {
+        view.setFloat64(0, this.sent)
+        if (this.from.qp.postSend({ id: this.sent, opcode: 'send', inline: payload }) !== 1) break
+        this.sent++
+      }
+      await this.from.cq.wait({ timeoutMs: 200 })
+      this.#judge()
+      // Slow enough that a test can choose its moment.
+      await sleep(1)
+    }
+  }
+
+  #judge(): void {
+    for (const { id, status } of this.from.cq.poll(64)) {
+      if (status !== 'success') this.trouble.push(`send ${id}: ${status}`)
+      if (id !== this.confirmed) this.trouble.push(`verdict of ${id} when that of ${this.confirmed} was due`)
+      this.confirmed++
+    }
+  }
+}
+
+/** The longest time between two signs of life. */
+class Pauses {
+  longestMs = 0
+  #lastMs = 0
+
+  sign(): void {
+    const nowMs = performance.now()
+    if (this.#lastMs > 0) this.longestMs = Math.max(this.longestMs, nowMs - this.#lastMs)
+    this.#lastMs = nowMs
+  }
+}
+
+/** Numbered messages one way, each checked at the other end: none lost, none twice, all in order. */
+export class Stream extends Sender {
+  readonly to: End
+  received = 0
+  readonly #pauses = new Pauses()
+
+  constructor(from: End, to: End, total: number) {
+    super(from, total)
+    this.to = to
+  }
+
+  get longestPauseMs(): number {
+    return this.#pauses.longestMs
+  }
+
+  override async run(): Promise<void> {
     for (let slot = 0; slot < POSTED; slot++) this.#postReceive(slot)
-    await Promise.all([this.#send(), this.#receive()])
+    await Promise.all([super.run(), this.#receive()])
   }
 
   #postReceive(slot: number): void {
@@ -139,41 +185,65 @@ export class Stream {
     if (this.to.qp.postReceive({ id: slot, local }) !== 1) this.trouble.push(`receive: ${this.to.qp.lastRefusal}`)
   }
 
-  async #send(): Promise<void> {
-    const payload = new Uint8Array(8)
-    const view = new DataView(payload.buffer)
-    while (!this.#stopped && !this.done && this.confirmed < this.total) {
-      while (this.sent < this.total) {
-        view.setFloat64(0, this.sent)
-        if (this.from.qp.postSend({ id: this.sent, opcode: 'send', inline: payload }) !== 1) break
-        this.sent++
-      }
-      await this.from.cq.wait({ timeoutMs: 200 })
-      for (const { id, status } of this.from.cq.poll(64)) {
-        if (status !== 'success') this.trouble.push(`send ${id}: ${status}`)
-        if (id !== this.confirmed) this.trouble.push(`verdict of ${id} when that of ${this.confirmed} was due`)
-        this.confirmed++
-      }
-      // Slow enough that a test can choose its moment.
-      await sleep(1)
-    }
-  }
-
   async #receive(): Promise<void> {
-    const { memory } = { memory: this.to.region.bytes }
-    const view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength)
-    while (!this.#stopped && !this.done && this.received < this.total) {
+    const { bytes } = this.to.region
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    while (!this.stopped && this.trouble.length === 0 && this.received < this.total) {
       await this.to.cq.wait({ timeoutMs: 200 })
       for (const { id, status } of this.to.cq.poll(64)) {
         if (status !== 'success') {
           this.trouble.push(`receive ${id}: ${status}`)
           continue
         }
+        this.#pauses.sign()
         const number = view.getFloat64(id * SLOT_BYTES)
         if (number !== this.received) this.trouble.push(`message ${number} came when ${this.received} was due`)
         this.received++
         this.#postReceive(id)
       }
+    }
+  }
+}
+
+/** Writes into the other's memory without end; none may become unknown. */
+export class Writer {
+  readonly from: End
+  readonly to: End
+  readonly trouble: string[] = []
+  done = 0
+  #stopped = false
+  readonly #pauses = new Pauses()
+
+  constructor(from: End, to: End) {
+    this.from = from
+    this.to = to
+  }
+
+  get longestPauseMs(): number {
+    return this.#pauses.longestMs
+  }
+
+  stop(): void {
+    this.#stopped = true
+  }
+
+  async run(): Promise<void> {
+    const local = [{ region: this.from.region, offset: 0, length: 4096 }]
+    const remote = { key: this.to.region.remoteKey, offset: 4096 }
+    let posted = 0
+    while (!this.#stopped || this.done < posted) {
+      while (!this.#stopped && posted - this.done < 8) {
+        if (this.from.qp.postSend({ id: posted, opcode: 'write', local, remote }) !== 1) break
+        posted++
+      }
+      await this.from.cq.wait({ timeoutMs: 200 })
+      for (const { id, status } of this.from.cq.poll(16)) {
+        if (status !== 'success') this.trouble.push(`write ${id}: ${status}`)
+        this.#pauses.sign()
+        this.done++
+      }
+      if (this.trouble.length > 0) return
+      await sleep(1)
     }
   }
 }

@@ -1,7 +1,11 @@
 /** Brokers are killed, stopped, replaced under traffic; sessions go on and nothing is lost, doubled or reordered. */
+import { fileURLToPath } from 'node:url'
 import test, { type ExecutionContext } from 'ava'
-import { within } from '../support/until.js'
-import { connectEnds, type End, makeEnd, reached, Stream, startNodes } from './restart-scene.js'
+import { readNodeFile } from '../../broker/observe/node-file-reader.js'
+import { runCli } from '../support/cli.js'
+import { startProcess } from '../support/processes.js'
+import { until, within } from '../support/until.js'
+import { connectEnds, type End, makeEnd, reached, Sender, Stream, startNodes, Writer } from './restart-scene.js'
 
 const TOTAL = 3000
 
@@ -14,7 +18,7 @@ interface Scene {
 
 async function begin(t: ExecutionContext, one: End, other: End): Promise<Scene> {
   await connectEnds(one, other)
-  const stream = new Stream(one, other, TOTAL)
+  const stream = new Stream(one, other, Number.POSITIVE_INFINITY)
   t.teardown(() => stream.stop())
   const running = stream.run()
   running.catch(() => undefined)
@@ -22,11 +26,13 @@ async function begin(t: ExecutionContext, one: End, other: End): Promise<Scene> 
   return { one, other, stream, running }
 }
 
+/** Some more messages, and then all of them must be there. */
 async function finish(t: ExecutionContext, { one, other, stream, running }: Scene): Promise<void> {
-  await within(running, { timeoutMs: 60_000, what: `the rest; ${stream.received} of ${TOTAL} came` })
+  stream.total = stream.sent + 300
+  await within(running, { timeoutMs: 60_000, what: `the rest; ${stream.received} of ${stream.total} came` })
   t.deepEqual(stream.trouble, [])
-  t.is(stream.received, TOTAL)
-  t.is(stream.confirmed, TOTAL)
+  t.is(stream.received, stream.total)
+  t.is(stream.confirmed, stream.total)
   await Promise.all([one.session.close(), other.session.close()])
 }
 
@@ -62,5 +68,80 @@ test.serial('kill -9 under traffic on one node', async (t) => {
   const before = scene.stream.received
   await alpha.start()
   await reached(scene.stream, before + 300)
+  await finish(t, scene)
+})
+
+test.serial('a process that only ever blocks survives its broker', async (t) => {
+  const { alpha, beta } = await startNodes(t)
+  const one = await makeEnd(t, alpha, 'one')
+  const script = fileURLToPath(new URL('fixtures/blocking-receiver.ts', import.meta.url))
+  const words = ['--import=./broker/typescript.js', script, beta.directory, JSON.stringify(one.qp.address), `${TOTAL}`]
+  const receiver = startProcess(t, process.execPath, words)
+  const [address] = await receiver.printed(/^\{"node".*$/m)
+  await one.qp.connect(JSON.parse(address), { timeoutMs: 30_000 })
+  const sender = new Sender(one, TOTAL)
+  t.teardown(() => sender.stop())
+  const sending = sender.run()
+  sending.catch(() => undefined)
+  await until(() => sender.confirmed >= 200, { timeoutMs: 30_000, what: 'the first messages' })
+  beta.kill()
+  await beta.start()
+  const [line] = await receiver.printed(/^\{"received".*$/m, 60_000)
+  await within(sending, { timeoutMs: 30_000, what: 'the last verdicts' })
+  t.deepEqual(JSON.parse(line), { received: TOTAL, trouble: [], events: ['broker-lost', 'broker-back'] })
+  t.deepEqual(sender.trouble, [])
+  t.is((await receiver.ended()).code, 0)
+})
+
+test.serial('a broker hands over under traffic: nothing unknown, and a short blackout', async (t) => {
+  const { alpha, beta } = await startNodes(t)
+  const scene = await begin(t, await makeEnd(t, alpha, 'one'), await makeEnd(t, beta, 'other'))
+  const writing = new Writer(await makeEnd(t, alpha, 'writer'), await makeEnd(t, beta, 'written'))
+  t.teardown(() => writing.stop())
+  await connectEnds(writing.from, writing.to)
+  const written = writing.run()
+  const drainCli = ['drain', '--handover', '--json', '--runtime-dir', alpha.directory]
+  const alone = await runCli(t, drainCli)
+  t.is(alone.code, 1)
+  t.regex(alone.stderr, /nobody stands by/)
+  const before = alpha.started
+  const standby = alpha.launch(before?.linkAddress.split(':')[1] ?? '0', '--standby')
+  await standby.printed(/"event":"standby"/)
+  const second = await runCli(t, ['start', '--standby', '--runtime-dir', alpha.directory])
+  t.is(second.code, 4)
+  const drained = await runCli(t, drainCli, { timeoutMs: 60_000 })
+  t.is(drained.code, 0, drained.stderr)
+  const { blackoutMs, from, processId, epoch } = JSON.parse(drained.stdout)
+  t.is(from, before?.processId)
+  t.not(processId, from)
+  t.is(epoch, 2)
+  await finish(t, scene)
+  writing.stop()
+  await written
+  t.deepEqual(writing.trouble, [])
+  const longestMs = Math.max(scene.stream.longestPauseMs, writing.longestPauseMs)
+  t.log(`blackout ${blackoutMs} ms by the new broker, ${longestMs.toFixed(0)} ms by a client; ${writing.done} writes`)
+  t.deepEqual(
+    scene.one.events.filter((kind) => /^broker/.test(kind)),
+    ['broker-lost', 'broker-back'],
+  )
+})
+
+test.serial('a stopped broker is never replaced while it lives', async (t) => {
+  const { alpha, beta } = await startNodes(t)
+  const scene = await begin(t, await makeEnd(t, alpha, 'one'), await makeEnd(t, beta, 'other'))
+  const standby = alpha.launch(alpha.started?.linkAddress.split(':')[1] ?? '0', '--standby')
+  await standby.printed(/"event":"standby"/)
+  alpha.kill('SIGSTOP')
+  const hung = () => readNodeFile(alpha.directory).life === 'hung'
+  await until(hung, { timeoutMs: 20_000, what: 'the stopped broker to look hung' })
+  t.is(readNodeFile(alpha.directory).lockHolder, alpha.started?.processId ?? -1)
+  t.is((await runCli(t, ['start', '--runtime-dir', alpha.directory, '--node', 'alpha'])).code, 4)
+  t.notRegex(standby.stdout(), /"event":"started"/)
+  alpha.kill('SIGCONT')
+  const stopped = scene.stream.received
+  await reached(scene.stream, stopped + 300)
+  alpha.kill()
+  await standby.printed(/"event":"started"/, 30_000)
   await finish(t, scene)
 })
