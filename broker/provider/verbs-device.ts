@@ -384,7 +384,7 @@ class OpenedVerbsDevice implements Device {
       if (this.#entry.node !== null && !isNodePresent(this.#entry.node)) this.#isFatal = true
     }
     const count = this.#takeAsyncEvents()
-    if (this.#isFatal) this.#leave()
+    if (this.#isFatal && this.#holdings.pending === 0) this.#leave()
     return count
   }
 
@@ -439,7 +439,8 @@ class OpenedVerbsDevice implements Device {
     if (this.#life !== 'open') return true
     this.#takeAsyncEvents()
     this.#takeQueueEvents()
-    let isQuiet = this.#events.length === 0 && !this.#isFatal
+    // A registration that ends on another thread comes back by the event loop, which nobody turns in his sleep.
+    let isQuiet = this.#events.length === 0 && !this.#isFatal && this.#holdings.pending === 0
     for (const queue of this.#holdings.queues.values()) if (!this.#completions.prepareSleep(queue)) isQuiet = false
     this.#finishFailed()
     return isQuiet
@@ -498,7 +499,10 @@ class OpenedVerbsDevice implements Device {
     return 0
   }
 
-  /** In the order in which things depend on each other; a device that is gone answers with errors, which change nothing. */
+  /**
+   * In the order in which things depend on each other; a device that is gone answers with errors, which change nothing. Under a
+   * registration on another thread nothing is freed: the kernel does it when the process ends.
+   */
   close(): void {
     if (this.#life === 'closed') return
     const wasOpen = this.#life === 'open'
@@ -507,6 +511,7 @@ class OpenedVerbsDevice implements Device {
       this.#takeQueueEvents()
     }
     this.#life = 'closed'
+    if (this.#holdings.pending > 0) return
     for (const queuePair of [...this.#queuePairs.values()]) {
       if (!queuePair.isLost) this.#context.library.destroyQueuePair(queuePair.pointer)
       this.#forget(queuePair)
@@ -522,7 +527,7 @@ class OpenedVerbsDevice implements Device {
   }
 
   #isGone<Result>(done: Done<Result>): boolean {
-    if (this.#life === 'open') return false
+    if (this.#life === 'open' && !this.#isFatal) return false
     refuse(done, 'device-gone', `device '${this.name}' is gone`)
     return true
   }

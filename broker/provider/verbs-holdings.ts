@@ -13,7 +13,12 @@ import { lastErrorNumber } from './verbs-library.js'
 import { VerbsCompletionQueue, VerbsMemory } from './verbs-objects.js'
 import { failureOf } from './verbs-status.js'
 
+/** The kernel pins page by page: what is longer is registered on another thread, so that the caller's goes on. */
+const ASIDE_BYTES = 32 << 20
+
 export class VerbsHoldings {
+  /** Registrations under way on another thread: the device must not be closed under them. */
+  pending = 0
   /** Start of each memory by its local key. */
   readonly starts = new Map<number, number>()
   readonly queues = new Map<number, VerbsCompletionQueue>()
@@ -87,29 +92,48 @@ export class VerbsHoldings {
       return
     }
     const memory = new VerbsMemory(domain.handle, address, byteLength, accessOf(rights))
-    const failure = this.#enter(context, memory)
-    if (failure !== null) {
-      done(failure, null)
-      return
-    }
+    // Before the device knows it: its domain must stay.
     this.#memories.add(memory)
-    this.#counters.memoryRegions++
-    done(null, memory)
+    const finish = (failure: ProviderFailure | null): void => {
+      if (failure === null) this.#counters.memoryRegions++
+      else this.#memories.delete(memory)
+      done(failure, failure === null ? memory : null)
+    }
+    if (byteLength < ASIDE_BYTES) finish(this.#enter(context, memory))
+    else this.#enterAside(context, memory, finish)
   }
 
   /** Makes it known to the device: from now on it has keys. */
   #enter(context: VerbsContext, memory: VerbsMemory): ProviderFailure | null {
-    const { domain, address, byteLength, access } = memory
-    const pointer = context.library.registerMemory(this.#domains.get(domain)!, address, byteLength, 0, access)
-    if (pointer === 0) {
-      return failureOf(`registering ${byteLength} bytes`, lastErrorNumber(), memlockHint(byteLength))
+    const pointer = context.library.registerMemory(...this.#registration(memory))
+    if (pointer !== 0) {
+      this.#adopt(memory, pointer)
+      return null
     }
+    const { byteLength } = memory
+    return failureOf(`registering ${byteLength} bytes`, lastErrorNumber(), memlockHint(byteLength))
+  }
+
+  #enterAside(context: VerbsContext, memory: VerbsMemory, finish: (failure: ProviderFailure | null) => void): void {
+    this.pending++
+    context.library.registerMemoryAside(this.#registration(memory), (pointer) => {
+      this.pending--
+      if (pointer !== 0) this.#adopt(memory, pointer)
+      // The error number stayed on the other thread: asked again here, the call says it.
+      finish(pointer === 0 ? this.#enter(context, memory) : null)
+    })
+  }
+
+  #registration({ domain, address, byteLength, access }: VerbsMemory): [number, number, number, number, number] {
+    return [this.#domains.get(domain)!, address, byteLength, 0, access]
+  }
+
+  #adopt(memory: VerbsMemory, pointer: number): void {
     const fields = fieldsOf(pointer, ibvMemoryRegion.byteLength)
     memory.pointer = pointer
     memory.localKey = fields.getUint32(ibvMemoryRegion.lkey, true)
     memory.remoteKey = fields.getUint32(ibvMemoryRegion.rkey, true)
-    this.starts.set(memory.localKey, address)
-    return null
+    this.starts.set(memory.localKey, memory.address)
   }
 
   deregisterMemory(memory: VerbsMemory, done: Done<true>): void {

@@ -9,6 +9,8 @@ import { view } from '../../shm/libc.js'
 import { ibvContext } from './verbs-abi.js'
 
 type Call = (...values: number[]) => number
+/** A call on a thread of the pool; its result comes to the caller's event loop. */
+type CallAside = (values: readonly number[], done: (result: number) => void) => void
 
 const NAME = 'libibverbs.so.1'
 
@@ -25,6 +27,7 @@ export interface VerbsLibrary {
   readonly allocateDomain: Call
   readonly freeDomain: Call
   readonly registerMemory: Call
+  readonly registerMemoryAside: CallAside
   readonly deregisterMemory: Call
   readonly createChannel: Call
   readonly destroyChannel: Call
@@ -46,6 +49,7 @@ function bind(): VerbsLibrary {
   const library = koffi.load(NAME)
   const call = (name: string, result: string, ...parameters: string[]): Call =>
     library.func(name, result, parameters) as Call
+  const registerMemory = library.func('ibv_reg_mr_iova', ADDRESS, [ADDRESS, ADDRESS, ADDRESS, 'uint64', 'int'])
   return {
     getDeviceList: call('ibv_get_device_list', ADDRESS, ADDRESS),
     freeDeviceList: call('ibv_free_device_list', 'void', ADDRESS),
@@ -57,7 +61,10 @@ function bind(): VerbsLibrary {
     queryGids: call('_ibv_query_gid_table', 'int', ADDRESS, ADDRESS, ADDRESS, 'uint', ADDRESS),
     allocateDomain: call('ibv_alloc_pd', ADDRESS, ADDRESS),
     freeDomain: call('ibv_dealloc_pd', 'int', ADDRESS),
-    registerMemory: call('ibv_reg_mr_iova', ADDRESS, ADDRESS, ADDRESS, ADDRESS, 'uint64', 'int'),
+    registerMemory: registerMemory as Call,
+    registerMemoryAside: (values, done) => {
+      registerMemory.async(...values, (failure: Error | null, pointer: number) => done(failure === null ? pointer : 0))
+    },
     deregisterMemory: call('ibv_dereg_mr', 'int', ADDRESS),
     createChannel: call('ibv_create_comp_channel', ADDRESS, ADDRESS),
     destroyChannel: call('ibv_destroy_comp_channel', 'int', ADDRESS),

@@ -13,14 +13,22 @@ const TIMEOUT_MS = 600_000
 const root = fileURLToPath(new URL('../../..', import.meta.url))
 const ava = fileURLToPath(import.meta.resolve('ava')).replace(/entrypoints\/.*$/, 'entrypoints/cli.mjs')
 
-/** Why what is not run here is not. */
-const leftOut = ['cases on one node alone ("same node"): they never reach a device']
+/** What is not run here, as a pattern of titles, and why. */
+const leftOut: Readonly<Record<string, string>> = {
+  '*same node*': 'cases on one node alone: they never reach a device',
+  '24 *': 'a thousand connects within 5 s each: more than an emulated processor does',
+  '34 *': 'looks at what is under way between turns: Soft-RoCE executes while it posts, so there is nothing',
+  '51 *': 'a thousand writes within 30 s: more than an emulated processor does',
+  '83b *': 'a connect that is given up after 30 ms: it is before the listener is asked',
+}
+const reasons = Object.entries(leftOut).map(([pattern, reason]) => `${pattern.replaceAll('*', '').trim()}: ${reason}`)
 
 export async function runEngineCases(wishes: Wishes): Promise<Pick<Report, 'engineCases'>> {
   const files = readdirSync(join(root, 'tests/conformance/engine')).filter((name) => name.endsWith('.test.js'))
   const chosen = files.filter((name) => wishes.files === undefined || wishes.files.includes(name.split('.')[0]!))
   const paths = chosen.map((name) => `tests/conformance/engine/${name}`)
-  const given = ['--tap', '--match=!*same node*', '--timeout=5m', '--concurrency=2', '--no-worker-threads', ...paths]
+  const without = Object.keys(leftOut).map((pattern) => `--match=!${pattern}`)
+  const given = ['--tap', ...without, '--timeout=5m', '--concurrency=2', '--no-worker-threads', ...paths]
   process.chdir(root)
   process.env['SHARED_VERBS_TEST_PROVIDER'] = 'verbs'
   const { stdout, stderr } = await run(process.execPath, [ava, ...given], TIMEOUT_MS)
@@ -33,5 +41,5 @@ export async function runEngineCases(wishes: Wishes): Promise<Pick<Report, 'engi
     writeFileSync('/run/results/engine-cases.log', `${stdout}\n${stderr}`)
     console.log(stderr.slice(-2000))
   }
-  return { engineCases: { passed, failed: failures.length, failures, skipped: leftOut } }
+  return { engineCases: { passed, failed: failures.length, failures, skipped: reasons } }
 }
