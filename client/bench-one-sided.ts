@@ -40,7 +40,7 @@ export function oneSided(
     const count = waiter.take()
     nowMs = clock.nowMs()
     if (nowMs >= fromMs && nowMs < untilMs) messages += count
-    if (isAlone && postedMs >= fromMs) times.recordMs(nowMs - postedMs)
+    if (isAlone && nowMs >= fromMs) times.recordMs(nowMs - postedMs)
     free += count
     completed += count
   }

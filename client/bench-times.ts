@@ -13,10 +13,6 @@ export class Times {
     numberOfSignificantValueDigits: 3,
   })
 
-  get samples(): number {
-    return this.#histogram.totalCount
-  }
-
   recordMs(durationMs: number): void {
     this.#histogram.recordValue(Math.min(LONGEST_NS, Math.max(1, Math.round(durationMs * 1e6))))
   }
