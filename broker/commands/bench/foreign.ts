@@ -16,7 +16,8 @@ export class Foreign {
   #lastPercent = 0
 
   constructor(children: Children, others: () => readonly number[]) {
-    this.#processIds = () => [...children.processIds, ...others()]
+    // Brokers of ours are among the children as well.
+    this.#processIds = () => [...new Set([...children.processIds, ...others()])]
     this.restart()
   }
 
