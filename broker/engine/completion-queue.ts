@@ -53,8 +53,10 @@ export class EngineCompletionQueue {
   #published: number
   /** Something must wake even those who armed for solicited completions only. */
   #urgent = false
-  /** On the engine's list of rings to publish. */
+  /** On the engine's list of rings to publish, and of those whose waiters are to be woken. */
   queued = false
+  unrung = false
+  rungMs = Number.NEGATIVE_INFINITY
 
   constructor(of: { number: number; generation: number; job: number; capacity: number }, mapping: Mapping) {
     this.number = of.number
@@ -124,10 +126,14 @@ export class EngineCompletionQueue {
     completer.unpublished = 0
   }
 
-  /** Stores the tail (pairs with the pollers' load), then wakes whoever is armed. Returns how many were rung. */
-  publish(ring: (member: number) => void): number {
+  /** Stores the tail; pairs with the pollers' load. `ringPublished` must follow before the engine sleeps. */
+  publish(): void {
     this.#published = this.#tail
     this.#words.store(TAIL, this.#published)
+  }
+
+  /** Wakes whoever is armed. Returns how many were rung. */
+  ringPublished(ring: (member: number) => void): number {
     let rung = this.#ringArmed(ARMED_ROOT, ARMED_LEAF, ring)
     if (this.#urgent) rung += this.#ringArmed(SOLICITED_ROOT, SOLICITED_LEAF, ring)
     this.#urgent = false

@@ -34,14 +34,16 @@ const KNOWN_FLAGS =
 /** Takes up to `budget` sends; true if committed ones are left. */
 export function drainSends(engine: Engine, queuePair: EngineQueuePair, budget: number): boolean {
   const ring = queuePair.sendRing
-  const pending = ring.pending()
-  if (pending === 0) return false
-  if (pending === CORRUPT) return corrupted(engine, queuePair, 'the send ring')
+  const committed = ring.pending()
+  if (committed === 0) return false
+  if (committed === CORRUPT) return corrupted(engine, queuePair, 'the send ring')
   const { words, memory } = queuePair
   const first = ring.position
+  const { pending } = engine
   let broken = false
   let count = 0
-  for (; count < budget && count < pending; count++) {
+  let taken = 0
+  for (; count < budget && count < committed; count++) {
     const slot = ring.slotAt(count)
     // A slot whose request is still under way stands in the ring again: no honest client leaves that.
     broken = slot === CORRUPT || queuePair.sendRequest(slot).taken
@@ -51,14 +53,12 @@ export function drainSends(engine: Engine, queuePair: EngineQueuePair, budget: n
     memory.i32[word + sendSlot.word.position] = (first + count) | 0
     // Not claimed any more: an entry that a predecessor had taken already, or a duplicate. Its slot is accounted for elsewhere.
     if (!claimedToQueued(words, word, generation)) continue
-    engine.pending.push(recordSend(engine, queuePair, slot, generation, (first + count) | 0))
+    pending[taken++] = recordSend(engine, queuePair, slot, generation, (first + count) | 0)
   }
   ring.advance(count)
   // Only now, after the head was stored, may any of these be executed or freed.
-  const taken = engine.pending.length
-  for (let index = 0; index < taken; index++) admit(engine, queuePair, engine.pending[index]!)
-  engine.pending.length = 0
-  return broken ? corrupted(engine, queuePair, 'an entry of the send ring') : pending > count
+  for (let index = 0; index < taken; index++) admit(engine, queuePair, pending[index]!)
+  return broken ? corrupted(engine, queuePair, 'an entry of the send ring') : committed > count
 }
 
 function corrupted(engine: Engine, queuePair: EngineQueuePair, what: string): false {

@@ -44,6 +44,10 @@ const NEWS_LIMIT = 128
 /** News that waited this many turns for a message to ride on are told although others keep the engine busy. */
 const NEWS_TURNS = 8
 const POLL_BATCH = 256
+/** Turns without work after which news are told: an answer that could have carried them would have come by then. */
+const QUIET_TURNS = 6
+/** A woken process takes this long to drain what it was woken for. */
+const WAKE_PAUSE_MS = 0.05
 
 export interface EngineJob {
   readonly number: number
@@ -90,7 +94,7 @@ export class Engine {
   readonly timers = new Timers()
   /** Lanes with bounce buffers to give back, within one poll; empty otherwise. */
   readonly emptiedLanes: Lane[] = []
-  /** Requests of one drain, between taking and admitting; empty otherwise. */
+  /** Requests of one drain, between taking and admitting; what is left in it means nothing. */
   readonly pending: SendRequest[] = []
   readonly completions = new CompletionBatch(POLL_BATCH)
 
@@ -108,6 +112,8 @@ export class Engine {
   readonly #busyLanes: Lane[] = []
   readonly #dirtyQueues: EngineCompletionQueue[] = []
   readonly #fullQueues = new Set<EngineCompletionQueue>()
+  /** Rings with news whose armed waiters were not looked at yet. */
+  readonly #unrungQueues: EngineCompletionQueue[] = []
   readonly #later: (() => void)[] = []
   #nextCookie = 1
   readonly #visit: (bit: number) => void
@@ -142,19 +148,20 @@ export class Engine {
 
   // ---- the turn -----------------------------------------------------------------------------------------------------------
 
-  /** One turn; returns how much was done, 0 when there is nothing to do now. `idle`: the turn before did nothing. */
-  turn(nowMs: number, idle: boolean): number {
+  /** One turn; returns how much was done, 0 when there is nothing to do now. `idleTurns`: how many turns before did nothing. */
+  turn(nowMs: number, idleTurns: number): number {
     this.nowMs = nowMs
     this.turns++
     let work = this.timers.run(nowMs)
     work += this.#runLater()
     if (!this.quiescing) work += this.#drainRings()
     work += this.#pumpLocal()
-    work += this.#pumpLanes(idle)
+    work += this.#pumpLanes(idleTurns >= QUIET_TURNS)
     work += this.device.progress(nowMs)
     work += takeCompletions(this)
     work += this.#closures()
     work += this.#publish()
+    this.#wake(work === 0)
     return work
   }
 
@@ -165,6 +172,7 @@ export class Engine {
       this.#localFlows.length > 0 ||
       this.#busyLanes.length > 0 ||
       this.#dirtyQueues.length > 0 ||
+      this.#unrungQueues.length > 0 ||
       this.closures.size > 0
     )
       return true
@@ -184,7 +192,7 @@ export class Engine {
   #runLater(): number {
     const count = this.#later.length
     if (count === 0) return 0
-    for (const call of this.#later.splice(0)) call()
+    for (const call of this.#later.splice(0, count)) call()
     return count
   }
 
@@ -309,12 +317,31 @@ export class Engine {
     for (let index = 0; index < count; index++) {
       const queue = this.#dirtyQueues[index]!
       queue.queued = false
-      this.#ringJob = queue.job
-      queue.publish(this.#ring)
+      queue.publish()
+      if (!queue.unrung) this.#unrungQueues.push(queue)
+      queue.unrung = true
       if (queue.backlog > 0) this.#fullQueues.add(queue)
     }
     this.#dirtyQueues.length = 0
     return count
+  }
+
+  /**
+   * Wakes whoever is armed: at once after a pause, else not more often than a waiter can be woken with profit; a stream of completions
+   * then wakes it for many. A turn that found nothing wakes for all that is left.
+   */
+  #wake(nothingElse: boolean): void {
+    for (let left = this.#unrungQueues.length; left > 0; left--) {
+      const queue = this.#unrungQueues.shift()!
+      if (!nothingElse && this.nowMs - queue.rungMs < WAKE_PAUSE_MS) {
+        this.#unrungQueues.push(queue)
+        continue
+      }
+      queue.unrung = false
+      queue.rungMs = this.nowMs
+      this.#ringJob = queue.job
+      queue.ringPublished(this.#ring)
+    }
   }
 
   /** Requests that have no verdict yet. */
@@ -343,6 +370,8 @@ export class Engine {
     // Its pages go when this was answered: nothing may be published into them any more.
     const dirty = this.#dirtyQueues.indexOf(queue)
     if (dirty >= 0) this.#dirtyQueues.splice(dirty, 1)
+    const unrung = this.#unrungQueues.indexOf(queue)
+    if (unrung >= 0) this.#unrungQueues.splice(unrung, 1)
     this.#ringJob = queue.job
     queue.ringAll(this.#ring)
   }

@@ -68,6 +68,9 @@ export class Region {
 
 export class RegionTable {
   readonly #rows: (Region | undefined)[] = []
+  /** Requests in a row mostly name one region; taking a key apart costs more than comparing it. */
+  #lastKey = -1
+  #last: Region | null = null
 
   set(region: Region): void {
     this.#rows[region.number] = region
@@ -75,6 +78,8 @@ export class RegionTable {
 
   delete(region: Region): void {
     if (this.#rows[region.number] === region) this.#rows[region.number] = undefined
+    this.#lastKey = -1
+    this.#last = null
   }
 
   get(number: number): Region | undefined {
@@ -87,9 +92,16 @@ export class RegionTable {
 
   /** The open region a key of this job names; null for unknown, closed, stale and foreign keys alike. */
   find(key: number, job: number): Region | null {
+    const region = key === this.#lastKey ? this.#last! : this.#lookUp(key)
+    return region !== null && region.job === job && region.open ? region : null
+  }
+
+  #lookUp(key: number): Region | null {
     const region = this.#rows[keySlot(key)]
-    if (region === undefined || region.job !== job || !region.open) return null
-    return region.generation === keyGeneration(key) ? region : null
+    if (region === undefined || region.generation !== keyGeneration(key)) return null
+    this.#lastKey = key
+    this.#last = region
+    return region
   }
 }
 

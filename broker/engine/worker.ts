@@ -74,12 +74,12 @@ async function run(engine: Engine, device: Device, page: Mapping): Promise<void>
   const nowMs = (): number => clock.nowMs()
   const restless = (): boolean => takeCommands(engine) > 0 || engine.restless || !device.prepareSleep()
   const dueMs = (): number => engine.nextDueMs(clock.nowMs())
-  let wasIdle = false
+  let idleTurns = 0
   let tablesMs = 0
   while (!engine.stopping) {
     const now = clock.nowMs()
-    let work = engine.turn(now, wasIdle)
-    if (wasIdle || engine.turns % COMMAND_TURNS === 0) work += takeCommands(engine)
+    let work = engine.turn(now, idleTurns)
+    if (idleTurns > 0 || engine.turns % COMMAND_TURNS === 0) work += takeCommands(engine)
     if (now - tablesMs > TABLES_MS) {
       tablesMs = now
       tables.write()
@@ -88,11 +88,9 @@ async function run(engine: Engine, device: Device, page: Mapping): Promise<void>
     }
     if (engine.unanswered > 0 && (work === 0 || engine.turns % COMMAND_TURNS === 0)) await immediately()
     if (work > 0) {
-      wasIdle = false
+      idleTurns = 0
       idle.worked()
-    } else if (!wasIdle) {
-      wasIdle = true
-    } else {
+    } else if (idleTurns++ > 0) {
       idle.pause(now, restless, dueMs, nowMs)
     }
     const events = device.takeEvents()

@@ -65,6 +65,6 @@ export function boot(code: Code, segments: Segments, self: Self): BrokerProcess 
 /** Turns until one does nothing, so that no request is in the engine's private memory. */
 export function turnUntilIdle(engine: Engine): number {
   let work = 0
-  for (let done = engine.turn(0, false); done > 0; done = engine.turn(0, false)) work += done
+  for (let done = engine.turn(0, 0); done > 0; done = engine.turn(0, 0)) work += done
   return work
 }

@@ -117,7 +117,7 @@ export const completionMutants: readonly Mutant[] = [
       change(
         FINISH,
         '  let committed: boolean\n',
-        '  if (!silent) queuePair.sendQueue.push(queuePair, side.send, request.slot, request.generation, true)\n  if (!silent) queuePair.sendQueue.publish(() => {})\n  let committed: boolean\n',
+        '  if (!silent) queuePair.sendQueue.push(queuePair, side.send, request.slot, request.generation, true)\n  if (!silent) queuePair.sendQueue.publish()\n  let committed: boolean\n',
       ),
       change(
         FINISH,
@@ -144,9 +144,14 @@ export const completionMutants: readonly Mutant[] = [
     name: 'armed waiters rung before the tail is stored',
     changes: [
       change(
-        COMPLETIONS,
-        '    this.#words.store(TAIL, this.#published)\n    let rung = this.#ringArmed(ARMED_ROOT, ARMED_LEAF, ring)\n',
-        '    let rung = this.#ringArmed(ARMED_ROOT, ARMED_LEAF, ring)\n    this.#words.store(TAIL, this.#published)\n',
+        'broker/engine/completion-queue.ts',
+        '    this.#published = this.#tail\n    this.#words.store(TAIL, this.#published)\n  }\n',
+        '    this.#published = this.#tail\n  }\n',
+      ),
+      change(
+        'broker/engine/completion-queue.ts',
+        '    this.#urgent = false\n    return rung\n',
+        '    this.#urgent = false\n    this.#words.store(TAIL, this.#published)\n    return rung\n',
       ),
     ],
     scenario: waited,
@@ -189,7 +194,7 @@ export const completionMutants: readonly Mutant[] = [
       change(
         FINISH,
         '    flow.lastDelivered = receive.sequence\n    storeLast(flow)\n',
-        '    flow.queuePair.receiveQueue.publish(() => {})\n    flow.lastDelivered = receive.sequence\n    storeLast(flow)\n',
+        '    flow.queuePair.receiveQueue.publish()\n    flow.lastDelivered = receive.sequence\n    storeLast(flow)\n',
       ),
     ],
     scenario: delivered,

@@ -98,7 +98,7 @@ function pollScene(code: Code, { pollers, requests, slots, batch }: PollOptions)
         const generation = self.note(() => code.generationOf(world.read(slotWords[request % slots]!)))
         succeed(broker, request % slots, generation, request)
       }
-      const work = broker.engine.turn(0, false)
+      const work = broker.engine.turn(0, 0)
       const busy = request >= 0 || work > 0
       if (broker.queuePair.sendQueue.backlog === 0) return busy ? SERVE : REST
       if (busy) continue

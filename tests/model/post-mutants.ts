@@ -214,8 +214,8 @@ export const postMutants: readonly Mutant[] = [
       change(DRAIN, '    memory.i32[word + sendSlot.word.position] = (first + count) | 0\n', ''),
       change(
         DRAIN,
-        '    engine.pending.push(recordSend(',
-        '    memory.i32[word + sendSlot.word.position] = (first + count) | 0\n    engine.pending.push(recordSend(',
+        '    pending[taken++] = recordSend(',
+        '    memory.i32[word + sendSlot.word.position] = (first + count) | 0\n    pending[taken++] = recordSend(',
       ),
     ],
     scenario: postedAgain,

@@ -246,7 +246,7 @@ function postScene(code: Code, options: PostOptions): Scene {
         code.completeUnsent(engine, request, verdict.unknown)
       }
       // As its first turn would, which comes later here, in an engine that knows nothing of these.
-      queuePair.sendQueue.publish(() => {})
+      queuePair.sendQueue.publish()
       return undefined
     },
   }

@@ -194,7 +194,7 @@ function wireScene(code: Code, options: WireOptions): Scene {
       const { done } = code.leftInReceiveSlots(queuePair)!
       rules.recover(queuePair, done)
       code.republish(engine, queuePair, side.receive, done)
-      queuePair.receiveQueue.publish(() => {})
+      queuePair.receiveQueue.publish()
       return undefined
     },
   }
@@ -221,7 +221,7 @@ function wireScene(code: Code, options: WireOptions): Scene {
       const receive = code.bindReceive(flow, sequence)
       check(receive !== null, 'I14', `message ${sequence} finds no receive`)
       code.finishReceive(engine, flow, receive!, verdict.success)
-      queuePair.receiveQueue.publish(() => {})
+      queuePair.receiveQueue.publish()
     }
     rules.commit(take, () => words.store(wire.acknowledged, pack(incarnation, Math.max(sequence, flow.lastDelivered))))
   }

@@ -271,7 +271,7 @@ export class EngineNode {
   #arena: Mapping | null = null
   #arenaUsed = 0
   #next = 1
-  #idle = false
+  #idleTurns = 0
   #epoch = 0
   readonly #open: () => Engine
   /** What a successor is told to adopt, in the order in which it was made. */
@@ -451,7 +451,7 @@ export class EngineNode {
     do {
       this.engine.device.close()
       this.engine = this.#open()
-      this.#idle = false
+      this.#idleTurns = 0
       await this.start()
       for (const make of this.#made) await make()
     } while (dies(() => resumeJob(this.engine, JOB)))
@@ -460,8 +460,8 @@ export class EngineNode {
   }
 
   turn(): number {
-    const work = this.engine.turn(clock.nowMs(), this.#idle)
-    this.#idle = work === 0
+    const work = this.engine.turn(clock.nowMs(), this.#idleTurns)
+    this.#idleTurns = work === 0 ? this.#idleTurns + 1 : 0
     return work
   }
 
@@ -473,7 +473,7 @@ export class EngineNode {
     const nowMs = clock.nowMs()
     if (this.#asleep && !this.#isWoken() && nowMs < this.#wakeAtMs) return
     this.#asleep = false
-    const idle = this.#idle
+    const idle = this.#idleTurns > 0
     if (this.turn() > 0 || !idle || this.#isWoken()) return
     this.#asleep = true
     this.#wakeAtMs = nowMs + this.engine.nextDueMs(nowMs)

@@ -39,13 +39,13 @@ for (const start of [0, 0x7ffffffc, -4]) {
     const ended: unknown[] = []
     for (let generation = 0; generation < 30; generation++)
       queue.push(generation % 2 === 0 ? one : two, 0, 0, generation, false)
-    queue.publish(() => {})
+    queue.publish()
     t.is(queue.backlog, 22)
     t.is(one.unpublished + two.unpublished, 22)
     const taken = entries()
     while (queue.backlog > 0) {
       t.true(queue.refill((each) => ended.push(each)))
-      queue.publish(() => {})
+      queue.publish()
       taken.push(...entries())
     }
     t.deepEqual(taken, [...taken.keys()])
@@ -59,7 +59,7 @@ test('a head that cannot be is no room, never room; nothing is written outside t
   for (const wrong of [1, 1000, -1, -CAPACITY, 0x7fffffff, -0x80000000]) {
     mapping.words.store(head, wrong)
     queue.push(completer(), 0, 0, 1, false)
-    queue.publish(() => {})
+    queue.publish()
     const used = (mapping.words.load(tail) - wrong) | 0
     t.true(used <= CAPACITY || queue.backlog > 0)
   }
@@ -76,9 +76,9 @@ test('what is abandoned leaves the line, the others keep their order', (t) => {
     queue.push(generation % 2 === 0 ? gone : stays, 0, 0, generation, false)
   queue.abandon(gone)
   t.is(gone.unpublished, 0)
-  queue.publish(() => {})
+  queue.publish()
   const taken = entries()
   queue.refill(() => {})
-  queue.publish(() => {})
+  queue.publish()
   t.deepEqual([...taken, ...entries()], [0, 1, 2, 3, 4, 5, 6, 7, 101, 103, 105, 107, 109])
 })

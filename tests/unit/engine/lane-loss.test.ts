@@ -187,6 +187,8 @@ test.serial(
     right.queuePair.receive({ id: 0, local: right.at(0, 64) }, { id: 1, local: right.at(0, 1 << 19) })
     left.queuePair.send({ id: 0, opcode: 'write', local: left.at(0, 8), remote })
     await stage.completed([[left, 1]])
+    // The peer has told of its receives.
+    await stage.rest()
     left.queuePair.send(
       { id: 1, opcode: 'write', local: left.at(0, 64), remote },
       send(left, 2),
