@@ -1,7 +1,7 @@
 /**
  * The same work through the brokers and through what users would pick instead, interleaved in one run.
  *
- *   npm run bench:peers -- [--rounds 5] [--duration 1000] [--only work,…] [--out folder] [--json] [-- options for `broker bench`]
+ *   npm run bench:peers -- [--rounds 5] [--duration 1000] [--only work,…] [--peers name,…] [--out folder] [--json] [-- options for `broker bench`]
  *
  * Medians and ratios are printed and saved as Markdown and SVG in the folder. Peers that are not there are named and left out.
  */
@@ -24,6 +24,7 @@ const { values: options, positionals } = parseArgs({
     rounds: { type: 'string', default: '5' },
     duration: { type: 'string', default: '1000' },
     only: { type: 'string' },
+    peers: { type: 'string' },
     out: { type: 'string', default: fileURLToPath(new URL('../../.cache/bench', import.meta.url)) },
     json: { type: 'boolean', default: false },
   },
@@ -41,7 +42,9 @@ if (chosen.length === 0 || !(rounds >= 1) || !(durationMs >= 100)) {
 const say = (line: string): void => void process[options.json ? 'stderr' : 'stdout'].write(`${line}\n`)
 
 function presentPeers(): Peer[] {
+  const asked = options.peers?.split(',')
   return [ucx, libfabric, zeromq, net, tcp].filter((peer) => {
+    if (asked?.includes(peer.name) === false) return false
     const why = peer.missing()
     if (why !== undefined) say(`without ${peer.name}: ${why}`)
     return why === undefined
