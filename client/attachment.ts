@@ -183,8 +183,8 @@ export class Attachment {
     const { timeoutMs = defaultRequestTimeoutMs, done, ...rest } = options
     const deadlineMs = performance.now() + timeoutMs
     for (let repeated = false; ; repeated = true) {
-      if (this.ended) throw this.ended
       if (this.lost) await this.#untilBack(name, timeoutMs, deadlineMs, rest)
+      if (this.ended) throw this.ended
       const found = repeated ? done?.() : undefined
       if (found) return { result: found, descriptors: [] }
       const reply = await this.#requestOnce(

@@ -63,7 +63,13 @@ export interface Answer {
   readonly fds?: readonly number[]
 }
 
-export type Respond = (name: RequestName, body: unknown, session: FakeSession) => Answer | Promise<Answer>
+/** `presented`: descriptors that came beside the request; closed when it was answered. */
+export type Respond = (
+  name: RequestName,
+  body: unknown,
+  session: FakeSession,
+  presented: readonly number[],
+) => Answer | Promise<Answer>
 
 export class FakeSession {
   readonly connection: SeqpacketConnection
@@ -326,13 +332,16 @@ export class FakeBroker {
   #next = 1
   #generation = 0
 
-  private constructor(directory: string) {
+  readonly epoch: number
+
+  private constructor(directory: string, epoch = 1) {
     this.directory = directory
+    this.epoch = epoch
     brokerPage.write(this.page.memory, 0, {
       magic: brokerPageMagic,
       version: abiVersion,
       fingerprint: clientFingerprint,
-      epoch: 1,
+      epoch,
       node: 'here',
     })
     this.nameNode(0, 'here')
@@ -345,6 +354,13 @@ export class FakeBroker {
 
   static start(scope: Scope): FakeBroker {
     const broker = new FakeBroker(temporaryDirectory(scope))
+    scope.teardown(() => broker.stop())
+    return broker
+  }
+
+  /** The next broker of the directory of one that died. */
+  static follow(scope: Scope, dead: FakeBroker): FakeBroker {
+    const broker = new FakeBroker(dead.directory, dead.epoch + 1)
     scope.teardown(() => broker.stop())
     return broker
   }
@@ -409,20 +425,22 @@ export class FakeBroker {
     const session = new FakeSession(connection, this.sessions.length + 1)
     this.sessions.push(session)
     connection.start({
-      onMessage: (bytes) => void this.#request(session, bytes),
+      onMessage: (bytes, descriptors) => void this.#request(session, bytes, descriptors.takeAll()),
       onClose: () => undefined,
     })
   }
 
-  async #request(session: FakeSession, bytes: Uint8Array): Promise<void> {
+  async #request(session: FakeSession, bytes: Uint8Array, presented: readonly number[]): Promise<void> {
     const message = decodeClientMessage(bytes)
     this.requests.push(message.name)
     try {
-      const { result, fds = [] } = await this.respond(message.name, message.body, session)
+      const { result, fds = [] } = await this.respond(message.name, message.body, session, presented)
       session.connection.send(encodeReply(message.id, result), fds)
     } catch (error) {
       if (!(error instanceof SharedVerbsError)) throw error
       session.connection.send(encodeFailure(message.id, error))
+    } finally {
+      for (const fd of presented) closeDescriptor(fd)
     }
   }
 
@@ -430,6 +448,8 @@ export class FakeBroker {
     switch (name) {
       case 'attach':
         return this.#attach(session)
+      case 'reattach':
+        return this.#reattach()
       case 'createCompletionQueue':
         return this.#createCompletionQueue(body as CheckedBody<'createCompletionQueue'>)
       case 'openCompletionQueue':
@@ -461,13 +481,21 @@ export class FakeBroker {
         member,
         memberGeneration: 1,
         node: 'here',
-        epoch: 1,
+        epoch: this.epoch,
         brokerProcessId: process.pid,
         brokerPageByteLength: this.page.byteLength,
         activityByteLength: this.activity.byteLength,
         provider: 'soft',
       },
       fds: [this.page.fd, this.activity.fd, this.liveness, doorbell, this.engineDoorbell],
+    }
+  }
+
+  #reattach(): Answer {
+    const identity = { epoch: this.epoch, brokerProcessId: process.pid, provider: 'soft' }
+    return {
+      result: { ...identity, brokerPageByteLength: this.page.byteLength },
+      fds: [this.page.fd, this.engineDoorbell],
     }
   }
 
