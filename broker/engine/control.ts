@@ -15,7 +15,8 @@ import {
 } from '../../protocol/wire.js'
 import type { Engine } from './engine.js'
 import type { Flow } from './flow.js'
-import { creditTier, type Lane, tellDelivered, tellLimit } from './lane.js'
+import { creditTier, type Lane } from './lane.js'
+import { tellDelivered, tellLimit } from './news.js'
 import { writeResume } from './resume.js'
 
 /** Acknowledgement rows that fit one message comfortably; more make another message. */

@@ -25,6 +25,7 @@ import type { Flow } from './flow.js'
 import type { LaneGroup } from './lane-group.js'
 import type { LanePath } from './lane-path.js'
 import { BULK_DEPTH, laneIdHigh, laneSizes } from './lane-sizes.js'
+import { tellDelivered, tellLimit } from './news.js'
 import type { SendRequest } from './request.js'
 import type { Timer } from './timers.js'
 
@@ -584,23 +585,4 @@ export class Lane {
   payloadOffset(messageOffset: number): number {
     return messageOffset + ROUTE_HEADER_BYTES
   }
-}
-
-/**
- * Sequence up to which this flow tells its peer "delivered". A message that arrived but failed is told by a message of its own first, so
- * the number stays below the first untold failure, however far completions have come.
- */
-export function tellDelivered(flow: Flow): number {
-  const failed = flow.failedSequences.length > 0
-  const before = failed ? (flow.failedSequences[0]! - 1) | 0 : flow.lastDelivered
-  const told = ((before - flow.lastDelivered) | 0) < 0 ? before : flow.lastDelivered
-  flow.acknowledgementDue = told !== flow.lastDelivered
-  return told
-}
-
-/** How many messages the peer may have sent on this flow in all; only connected flows have such credit. */
-export function tellLimit(flow: Flow): number {
-  const limit = flow.limit
-  flow.advertisedLimit = limit
-  return limit
 }

@@ -3,7 +3,8 @@
 import { ArmedBit } from '../../../client/arming.js'
 import { queuePairState } from '../../../protocol/queue-pair-segment.js'
 import { closeDescriptor, eventfdCreate, eventfdDrain } from '../../../shm/libc.js'
-import { JOB, TestCompletionQueue, type TestSend } from '../../support/engine-node.js'
+import { TestCompletionQueue } from '../../support/engine-client.js'
+import { JOB, type TestSend } from '../../support/engine-node.js'
 import { Choices, destination, type End } from '../../support/engine-stage.js'
 import { type EngineCase, play } from './case.js'
 

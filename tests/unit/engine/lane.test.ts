@@ -1,9 +1,10 @@
 /** A lane by itself: credit by tier, frames and their room, the ledger of what is posted. */
 import test from 'ava'
 import type { Flow } from '../../../broker/engine/flow.js'
-import { creditTier, Lane, tellDelivered } from '../../../broker/engine/lane.js'
+import { creditTier, Lane } from '../../../broker/engine/lane.js'
 import { LaneGroup } from '../../../broker/engine/lane-group.js'
 import { laneSizes } from '../../../broker/engine/lane-sizes.js'
+import { tellDelivered } from '../../../broker/engine/news.js'
 import type { SendRequest } from '../../../broker/engine/request.js'
 import { sendFlag, sendOpcode } from '../../../broker/provider/provider.js'
 import type { LaneParameters } from '../../../protocol/link.js'
