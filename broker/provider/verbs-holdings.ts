@@ -14,7 +14,7 @@ import { VerbsCompletionQueue, VerbsMemory } from './verbs-objects.js'
 import { failureOf } from './verbs-status.js'
 
 /** The kernel pins page by page: what is longer is registered on another thread, so that the caller's goes on. */
-const ASIDE_BYTES = 32 << 20
+const ASIDE_BYTES = 64 << 20
 
 export class VerbsHoldings {
   /** Registrations under way on another thread: the device must not be closed under them. */
