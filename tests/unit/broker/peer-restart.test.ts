@@ -55,6 +55,7 @@ test.serial('a peer that stops for good is given up at once', async (t) => {
   await until(() => alpha.engine.called('abandon-path').length === 1, watch('the end of the path'))
   t.like(alpha.engine.called('abandon-path')[0], { job: 1, peer: 1, trafficClass: 0 })
   t.is(alpha.engine.called('destroy-lane').length, 1)
+  await alpha.client.event('path-lost')
   t.is(alpha.client.events.filter(({ name }) => name === 'path-lost').length, 1)
 })
 
