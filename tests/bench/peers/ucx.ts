@@ -30,7 +30,9 @@ async function onePair(work: Work, test: string, durationMs: number): Promise<Fo
     await listening(port)
     const amount = ['-n', '1000000000', '-w', '100']
     const client = ['127.0.0.1', '-p', String(port), '-t', test, '-s', String(work.bytes), ...amount, '-v']
-    return lastLine(await outputWithin(startProgram('ucx_perftest', client, environment), durationMs + 1500))
+    // Many pairs of spinners hardly get to their first line.
+    const patienceMs = durationMs + 1500 + (work.pairs - 1) * 300
+    return lastLine(await outputWithin(startProgram('ucx_perftest', client, environment), patienceMs))
   } finally {
     server.child.kill('SIGKILL')
     await server.ended
