@@ -291,6 +291,8 @@ export interface Device {
 
   /** Moves bytes, timers and control calls forward; returns how much was done (0 = nothing to do now). */
   progress(nowMs: number): number
+  /** Bytes of a long message are under way: more is to be done within microseconds, so yielding is better than sleeping. */
+  readonly owesBytes?: boolean
   /** Descriptors that become readable when something happens while everybody sleeps. */
   wakeDescriptors(): readonly number[]
   /** Arms completion queues and flushes acknowledgements; false = there is work now, do not sleep. */

@@ -14,35 +14,47 @@ export interface SoftCounters extends ProviderCounters {
   protocolErrors: number
 }
 
-/** Queue pairs that want a turn, each once; whoever still wants one afterwards queues up again behind the others. */
+/**
+ * Queue pairs that want a turn, each once; whoever still wants one afterwards queues up again behind the others. The arrays only ever
+ * grow: one that is emptied by its length is made anew by the next that comes, in every turn.
+ */
 export class WorkList<Item extends { readonly listed: Uint8Array }> {
   readonly #index: number
-  #items: Item[] = []
-  #taken: Item[] = []
+  #items: (Item | null)[] = []
+  #taken: (Item | null)[] = []
+  #takenCount = 0
+  #taking = 0
+  /** How many wait. */
+  length = 0
 
   /** `index` is the list's own flag in `listed`. */
   constructor(index: number) {
     this.#index = index
   }
 
-  get length(): number {
-    return this.#items.length
-  }
-
   add(item: Item): void {
     if (item.listed[this.#index] !== 0) return
     item.listed[this.#index] = 1
-    this.#items.push(item)
+    this.#items[this.length++] = item
   }
 
-  /** Everybody who waits now, taken off the list; valid until the next call. */
-  take(): readonly Item[] {
+  /** Takes everybody who waits now off the list, for `next`. */
+  take(): void {
     const taken = this.#items
     this.#items = this.#taken
-    this.#items.length = 0
     this.#taken = taken
-    for (const item of taken) item.listed[this.#index] = 0
-    return taken
+    this.#takenCount = this.length
+    this.#taking = 0
+    this.length = 0
+  }
+
+  /** The next of those who were taken, or null. */
+  next(): Item | null {
+    if (this.#taking === this.#takenCount) return null
+    const item = this.#taken[this.#taking]!
+    this.#taken[this.#taking++] = null
+    item.listed[this.#index] = 0
+    return item
   }
 }
 
@@ -52,6 +64,10 @@ export interface Listed {
 
 export class SoftContext<QueuePair extends Listed = Listed> {
   nowMs = 0
+  /** Queue pairs whose socket is full. */
+  blocked = 0
+  /** Queue pairs with a long message under way. */
+  owing = 0
   readonly counters: SoftCounters = {
     queuePairs: 0,
     queuePairsCreated: 0,

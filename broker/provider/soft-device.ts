@@ -31,7 +31,7 @@ import type { FaultHooks } from './soft-faults.js'
 import type { Greeting } from './soft-hello.js'
 import { addressProblem, attributesProblem, boundedLimits, excessOf, isCount } from './soft-limits.js'
 import { type HelloVerdict, SoftListener } from './soft-listener.js'
-import { type RandomBytes, SoftRegion } from './soft-memory.js'
+import { type RandomBytes, REGION_BYTES_MAX, SoftRegion } from './soft-memory.js'
 import { SoftQueuePair } from './soft-queue-pair.js'
 
 export interface SoftDeviceOptions {
@@ -59,7 +59,7 @@ export function openSoftDevice(options: SoftDeviceOptions): SoftDevice {
 
 /** While few queue pairs are busy they are asked directly, and epoll only every so often. */
 const HOT_QUEUE_PAIRS_MAX = 4
-const TURNS_BETWEEN_EPOLL = 8
+const TURNS_BETWEEN_EPOLL = 16
 /** Numbers that were used last are not given out again. */
 const RECENT_NUMBERS = 1024
 const TIMER_RESOLUTION_MS = 1
@@ -137,6 +137,8 @@ class OpenedSoftDevice implements SoftDevice {
       fail(done, 'invalid', `registering ${byteLength} bytes at address ${address}`)
     } else if (rights.remoteWrite && !rights.localWrite) {
       fail(done, 'invalid', 'registering memory with remote but without local write right')
+    } else if (byteLength > REGION_BYTES_MAX) {
+      fail(done, 'limit', `registering ${byteLength} bytes: ${REGION_BYTES_MAX} are possible at once`)
     } else {
       const region = this.#context.table.register(address, byteLength, domain.handle, rights)
       this.counters.memoryRegions = this.#context.table.count
@@ -320,12 +322,21 @@ class OpenedSoftDevice implements SoftDevice {
     let work = this.#transmit(false)
     const isTimerTurn = nowMs - this.#timersLookedAtMs >= TIMER_RESOLUTION_MS
     // Before time is judged, every answer that has arrived must have been seen.
-    const wantsEpoll = isTimerTurn || context.receiving.length === 0 || ++this.#turn % TURNS_BETWEEN_EPOLL === 0
-    if (wantsEpoll) work += this.#lookAtSockets()
+    if (isTimerTurn || this.#wantsEpoll()) work += this.#lookAtSockets()
     work += this.#receive(context.receiving.length <= HOT_QUEUE_PAIRS_MAX)
     work += this.#transmit(false)
     if (isTimerTurn) this.#lookAtClock(nowMs)
     return work
+  }
+
+  /** Only an edge tells that a full socket has room again. */
+  #wantsEpoll(): boolean {
+    const { receiving, blocked } = this.#context
+    return receiving.length === 0 || blocked > 0 || ++this.#turn % TURNS_BETWEEN_EPOLL === 0
+  }
+
+  get owesBytes(): boolean {
+    return this.#life === 'open' && this.#context.owing > 0
   }
 
   wakeDescriptors(): readonly number[] {
@@ -334,10 +345,10 @@ class OpenedSoftDevice implements SoftDevice {
 
   prepareSleep(): boolean {
     if (this.#life !== 'open') return true
-    // Whoever was asked directly until now has edges in the epoll set that nobody has taken.
+    // Whoever was asked directly until now has edges in the epoll set that nobody has taken. What comes after this look makes the
+    // set readable again, so one is enough.
     this.#lookAtSockets()
     const work = this.#receive(false) + this.#transmit(true)
-    this.#lookAtSockets()
     if (work > 0 || this.#context.receiving.length > 0 || this.#context.transmitting.length > 0) return false
     for (const queue of this.#completionQueues.values()) if (!queue.isEmpty) return false
     return true
@@ -374,18 +385,18 @@ class OpenedSoftDevice implements SoftDevice {
   #receive(mayStayHot: boolean): number {
     const { receiving } = this.#context
     if (receiving.length === 0) return 0
-    const taken = receiving.take()
+    receiving.take()
     let work = 0
-    for (let index = 0; index < taken.length; index++) work += taken[index]!.receiveTurn(mayStayHot)
+    for (let next = receiving.next(); next !== null; next = receiving.next()) work += next.receiveTurn(mayStayHot)
     return work
   }
 
   #transmit(isLast: boolean): number {
     const { transmitting } = this.#context
     if (transmitting.length === 0) return 0
-    const taken = transmitting.take()
+    transmitting.take()
     let work = 0
-    for (let index = 0; index < taken.length; index++) work += taken[index]!.transmitTurn(isLast)
+    for (let next = transmitting.next(); next !== null; next = transmitting.next()) work += next.transmitTurn(isLast)
     return work
   }
 

@@ -47,7 +47,7 @@ export class Input {
   #padding = 0
   #sink: number = sink.discard
   #isBulk = false
-  /** The last call brought less than it could: nothing waits in the socket. */
+  /** The last call brought less than it could, and nothing was heard since: nothing waits in the socket. */
   isDrained = true
 
   constructor(
@@ -66,6 +66,11 @@ export class Input {
     this.#trouble = trouble
     this.#counters = counters
     this.#faults = faults
+  }
+
+  /** In the middle of a long payload. */
+  get isMidway(): boolean {
+    return this.#missing >= DIRECT_BYTES
   }
 
   /** One call to the kernel and all that follows from it. Bytes received; 0 when there were none or trouble was noted. */

@@ -12,6 +12,8 @@ import { Memory } from '../../shm/memory.js'
 import type { MemoryRights, RegisteredMemory } from './provider.js'
 
 const INDEX_BITS = 24
+/** The longest span that typed arrays reach. */
+export const REGION_BYTES_MAX = 2 ** 32
 
 /** One registration. Hot paths read the fields; only the table writes them. */
 export class SoftRegion implements RegisteredMemory {
@@ -71,7 +73,7 @@ export class MemoryTable {
     if (index < 0) return null
     const keys = this.#newKeys(index)
     // Views of words need a whole number of them; nobody touches the bytes beyond `byteLength`.
-    const memory = new Memory(view(address, (byteLength + 7) & -8 || 8), address)
+    const memory = new Memory(view(address, Math.ceil(byteLength / 8) * 8), address)
     const region = new SoftRegion(memory, byteLength, domain, keys, rights)
     this.#regions[index] = region
     this.#lastKeys[index] = keys

@@ -47,8 +47,13 @@ import { Trouble } from './soft-trouble.js'
 const TURN_BYTES = 1 << 20
 /** So much in the plan is sent while requests are still being posted. */
 const POST_FLUSH_BYTES = 96 * 1024
-/** Answers that are told at once; fewer wait one turn for a frame to ride on. */
+/** Answers that are told at once; fewer wait for a frame to ride on. */
 const ANSWERS_TOLD_AT_ONCE = 32
+/**
+ * So long wait answers to sends: the peer's broker needs them to use its frames again, nobody's completion hangs on them, and the answer to
+ * a message most likely comes within that time. Writes are told after one turn. Before sleeping everything is told.
+ */
+const PATIENT_TURNS = 32
 /** A queue pair that received lately is asked without epoll so many times more. */
 const HOT_TURNS = 64
 
@@ -83,11 +88,14 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
   readonly #trouble = new Trouble()
   readonly #faults: QueuePairFaults | null
   readonly #maxMessageByteLength: number
+  readonly #toldAtOnce: number
   /** The socket is full; an edge of epoll ends it. */
   #isBlocked = false
   #idleTurns = 0
-  /** Answers wait for a frame since the previous turn. */
-  #answersWait = false
+  /** Turns that answers have waited for a frame. */
+  #answersWaited = 0
+  /** Counted in the device's `owing`. */
+  #owes = false
   /** A fault hook keeps what arrived from being looked at, until then. */
   #isHeldBack = false
   #heldUntilMs = 0
@@ -103,6 +111,7 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
     this.#context = context
     this.#faults = context.faults?.of(address.number) ?? null
     this.#maxMessageByteLength = context.limits.maxMessageByteLength
+    this.#toldAtOnce = Math.max(1, Math.min(ANSWERS_TOLD_AT_ONCE, limits.receiveDepth >> 2))
     const stride = (limits.inlineByteLength + 7) & -8
     this.#arena = new Arena(OUTPUT_PLAN_BYTES + stride * ringCapacity(limits.sendDepth))
     this.#output = new Output(this.#arena.memory)
@@ -144,10 +153,12 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
   destroy(): void {
     // A refusal or read data that the socket takes at once still reaches the peer.
     if (this.link.phase === 'up' && this.#output.pending > 0) this.#flush()
+    this.#block(false)
     this.link.break()
     this.#output.clear()
     this.#responder.dropAnswers()
     this.state = 'reset'
+    this.#owe(false)
     this.sendCompletions.purge(this.#sends)
     this.receiveCompletions.purge(this.#receives)
     this.#arena.close()
@@ -239,21 +250,44 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
   // -------------------------------------------------------------------------------------------------------- turns
 
   onLinkUp(): void {
+    // The first frames may have come with the greeting.
+    this.#input.isDrained = false
     this.#context.receiving.add(this)
     this.#context.transmitting.add(this)
   }
 
   onLinkReady(events: number): void {
     if ((events & EPOLLOUT) !== 0 && this.#isBlocked) {
-      this.#isBlocked = false
+      this.#block(false)
       this.#context.transmitting.add(this)
     }
-    if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) !== 0) this.#context.receiving.add(this)
+    if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) === 0) return
+    this.#input.isDrained = false
+    this.#context.receiving.add(this)
   }
 
-  /** Receives and executes within the budget of a turn; returns how much was done. */
+  #block(isBlocked: boolean): void {
+    if (isBlocked === this.#isBlocked) return
+    this.#isBlocked = isBlocked
+    this.#context.blocked += isBlocked ? 1 : -1
+  }
+
+  #owe(owes: boolean): void {
+    if (owes === this.#owes) return
+    this.#owes = owes
+    this.#context.owing += owes ? 1 : -1
+  }
+
+  /** Whether long messages are under way, in either direction, over a link that moves them. */
+  get #isMoving(): boolean {
+    if (this.link.phase !== 'up' || this.state === 'error') return false
+    return this.#isBlocked || this.#input.isMidway || this.#requester.isMovingLong
+  }
+
+  /** Receives and executes within the budget of a turn; returns how much was done. Who may not stay hot waits for an edge. */
   receiveTurn(mayStayHot: boolean): number {
     if (this.link.phase !== 'up' || this.state === 'error') return 0
+    if (!mayStayHot && this.#input.isDrained) return 0
     if (this.#faults !== null && this.#holdsBack(this.#faults)) return 0
     let budget = TURN_BYTES
     let work = 0
@@ -264,6 +298,7 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
     } while (!this.#input.isDrained && this.#trouble.isNone && budget > 0)
     if (!this.#trouble.isNone) this.#settle()
     this.#scheduleReceive(work, mayStayHot)
+    this.#owe(this.#isMoving)
     if (work > 0) this.#context.transmitting.add(this)
     return work
   }
@@ -276,7 +311,10 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
 
   /** Makes frames and sends them; returns how much was done. `isLast`: nobody will come to take answers along. */
   transmitTurn(isLast: boolean): number {
-    if (this.link.phase !== 'up' || this.#isBlocked) return 0
+    if (this.link.phase !== 'up' || this.#isBlocked) {
+      this.#owe(this.#isMoving)
+      return 0
+    }
     let budget = TURN_BYTES
     let work = 0
     while (budget > 0 && this.#fillPlan(isLast)) {
@@ -287,6 +325,7 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
       if (this.#isBlocked) break
     }
     if (this.#wantsTransmit()) this.#context.transmitting.add(this)
+    this.#owe(this.#isMoving)
     return work
   }
 
@@ -310,12 +349,17 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
     if (this.#requester.encode(this.#responder.answered) > 0) this.#responder.told()
   }
 
-  /** A frame for answers alone, if they are many or have waited for a turn. */
+  /** A frame for answers alone, if they are many or have waited for long enough. */
   #encodeAnswers(isLast: boolean): boolean {
     const untold = this.#responder.untold
-    const mayWait = !isLast && !this.#answersWait && untold < ANSWERS_TOLD_AT_ONCE
-    this.#answersWait = untold > 0 && mayWait
-    return untold > 0 && !mayWait && this.#responder.encodeAcknowledgement()
+    const patience = this.#responder.isAwaited ? 1 : PATIENT_TURNS
+    const mayWait = untold < this.#toldAtOnce && this.#answersWaited < patience
+    if (untold > 0 && !isLast && mayWait) {
+      this.#answersWaited++
+      return false
+    }
+    this.#answersWaited = 0
+    return untold > 0 && this.#responder.encodeAcknowledgement()
   }
 
   /** Hands the plan to the socket: bytes taken, 0 or negative when none. */
@@ -327,7 +371,7 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
       return sent
     }
     if (sent > 0 && this.#requester.isOldestUnderWay) this.#requester.touch()
-    if (this.#output.pending > 0) this.#isBlocked = sent !== -EINTR
+    if (this.#output.pending > 0) this.#block(sent !== -EINTR)
     else this.#responder.planSent()
     return sent
   }
@@ -362,7 +406,8 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
     this.link.break()
     this.#output.clear()
     this.#responder.dropAnswers()
-    this.#isBlocked = false
+    this.#block(false)
+    this.#owe(false)
   }
 
   // -------------------------------------------------------------------------------------------------------- timers

@@ -67,6 +67,8 @@ export class Requester {
   unanswered = 0
   /** Bytes of the request at `next` that are in frames already. */
   #cut = 0
+  /** Position behind the latest long message. */
+  #lastLong = 0
   #readsOutstanding = 0
   #readArrived = 0
   /** The request at `next` cannot be sent: it fails with this when its turn comes. */
@@ -126,6 +128,11 @@ export class Requester {
     return this.#cut > 0 && this.next === this.unanswered
   }
 
+  /** Whether a long message has left, or leaves, and is not answered. */
+  get isMovingLong(): boolean {
+    return ((this.#lastLong - this.unanswered) | 0) > 0
+  }
+
   /** Makes frames while there are requests and room. Each carries `acknowledged` for the other direction. */
   encode(acknowledged: number): number {
     let frames = 0
@@ -143,6 +150,7 @@ export class Requester {
   #encodeRead(slot: number, acknowledged: number): boolean {
     const at = this.#output.reserve(EXTENDED_HEADER_BYTES)
     if (at < 0) return false
+    if (this.#queue.byteLength[slot]! > COPY_BYTES_MAX) this.#lastLong = (this.next + 1) | 0
     this.#encodeRemote(READ_WORD, at, slot, 0, acknowledged)
     this.#output.commit(EXTENDED_HEADER_BYTES)
     this.#readsOutstanding++
@@ -221,6 +229,7 @@ export class Requester {
     if (!this.#mayGather(slot)) return this.#failLocally(status.localProtectionError)
     this.#encodeCutHeader(slot, byteLength, acknowledged)
     this.#nameEntries(slot, byteLength)
+    this.#lastLong = (this.next + 1) | 0
     this.#output.pad(paddingOf(byteLength))
     this.#cut += byteLength
     if (this.#cut === whole) {
@@ -367,6 +376,7 @@ export class Requester {
     this.#readsOutstanding = 0
     this.#localFailure = status.success
     this.#waitingSinceMs = -1
+    this.#lastLong = this.next
     this.#resumeMs = Math.max(atMs, Number.MIN_VALUE)
   }
 
@@ -402,6 +412,7 @@ export class Requester {
       why = status.flushed
     }
     this.next = this.unanswered
+    this.#lastLong = this.next
     this.#cut = 0
     this.#resumeMs = 0
     this.#localFailure = status.success

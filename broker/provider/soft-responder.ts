@@ -77,6 +77,8 @@ export class Responder {
   #expected = 0
   /** What the last frame told the peer. */
   #told = 0
+  /** The peer was not told yet of something whose completion it waits for. */
+  isAwaited = false
   #isRefusing = false
   #refusalCode = -1
   #rnrTimerMicroseconds = 0
@@ -129,6 +131,7 @@ export class Responder {
   /** A frame that carries `answered` stands in the plan. */
   told(): void {
     this.#told = this.answered
+    this.isAwaited = false
   }
 
   /** The socket took the whole plan. */
@@ -222,6 +225,7 @@ export class Responder {
     const sequence = this.#expected
     this.#expected = (sequence + 1) | 0
     const index = this.#executed++
+    if (type !== frameType.send) this.isAwaited = true
     if (this.#faults !== null) this.#faults.onExecuted(executedRequest(this.#parts.number, index, type, byteLength))
   }
 
