@@ -314,6 +314,15 @@ export class Attachment {
     this.#wakeWaiters()
   }
 
+  /**
+   * The session has ended by itself: from here on this member counts as dead, so that nobody waits for it. It holds no lock, and arms and
+   * posts nothing any more; what is mapped can still be polled.
+   */
+  resign(reason: SharedVerbsError): void {
+    this.end(reason)
+    this.#parts.token.release()
+  }
+
   /** Gives everything back to the kernel; the token last, because without it this member counts as dead. */
   release(): void {
     this.end(new SharedVerbsError('closed', 'the session is closed'))

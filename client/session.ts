@@ -250,7 +250,7 @@ export class Session extends EventEmitter<SessionEvents> {
   }
 
   #end(error: SharedVerbsError): void {
-    this.attachment.end(error)
+    this.attachment.resign(error)
     for (const listener of this.#listeners.values()) listener.end(error)
     this.#tellLost(error, false)
   }

@@ -145,3 +145,41 @@ test.serial('a stopped broker is never replaced while it lives', async (t) => {
   await standby.printed(/"event":"started"/, 30_000)
   await finish(t, scene)
 })
+
+test.serial('datagrams and connections by service go on after a restart', async (t) => {
+  const { alpha, beta } = await startNodes(t)
+  const one = await makeEnd(t, alpha, 'one')
+  const other = await makeEnd(t, beta, 'other')
+  const make = (end: End) =>
+    end.session.createQueuePair({ type: 'datagram', sendCq: end.cq, maxSend: 32, maxReceive: 32 })
+  const [from, to] = await Promise.all([make(one), make(other)])
+  const numbers: number[] = []
+  const exchange = async (): Promise<void> => {
+    const number = numbers.length
+    to.postReceive({ id: number, local: [{ region: other.region, offset: 0, length: 64 }] })
+    const inline = new Uint8Array([number])
+    t.is(from.postSend({ id: number, opcode: 'send', inline, destination: to.address }), 1)
+    for (const end of [one, other]) {
+      let found = end.cq.poll(1)
+      while (found.length === 0 && (await end.cq.wait({ timeoutMs: 30_000 }))) found = end.cq.poll(1)
+      t.like(found[0], { id: number, status: 'success' })
+    }
+    numbers.push(other.region.bytes[0] ?? -1)
+  }
+  await one.session.resolve('beta', { timeoutMs: 30_000 })
+  await exchange()
+  for (const node of [alpha, beta]) {
+    node.kill()
+    await node.start()
+    await exchange()
+    await exchange()
+  }
+  t.deepEqual(numbers, [0, 1, 2, 3, 4])
+  const listener = await other.session.listen('later', { sendCq: other.cq })
+  beta.kill()
+  const connecting = one.qp.connect({ node: 'beta', service: 'later' }, { timeoutMs: 30_000 })
+  await beta.start()
+  await connecting
+  t.truthy(await listener.accept())
+  await Promise.all([one.session.close(), other.session.close()])
+})

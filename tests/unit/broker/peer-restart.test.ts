@@ -1,10 +1,11 @@
 /** What a node does about a peer that was lost: waits for it, takes it back, or gives it up. */
 import test from 'ava'
 import { readNodeFile } from '../../../broker/observe/node-file-reader.js'
+import { SharedVerbsError } from '../../../protocol/errors.js'
 import { queuePairState } from '../../../protocol/queue-pair-segment.js'
 import { until } from '../../support/until.js'
 import { startPair, untilShared } from './broker-pair.js'
-import { connect } from './client-steps.js'
+import { connect, failureOf } from './client-steps.js'
 import { equippedClient, leaveBehind, presentAll, reattach, writeConnection } from './left-behind.js'
 import { startTestBroker } from './start-test-broker.js'
 
@@ -121,4 +122,17 @@ test.serial('connections that came back wait for their peer only so long', async
   await until(() => abandoned().length === 1, watch('the end of the wait'))
   await client.event('path-lost')
   t.is(abandoned()[0]?.job, 1)
+})
+
+test.serial('a connect whose lane is lost is tried again until its deadline', async (t) => {
+  const { alpha } = await startPair(t)
+  let lost = 0
+  alpha.engine.overrides['connect-queue-pair'] = ({ remote }) => {
+    if (lost++ < 2) throw new SharedVerbsError('path-lost', 'the lane was lost')
+    return 'service' in remote ? { number: 1, generation: 1 } : remote
+  }
+  await connect(alpha.client, 'beta')
+  t.is(lost, 3)
+  lost = Number.NEGATIVE_INFINITY
+  t.is((await failureOf(connect(alpha.client, 'beta', 200))).code, 'path-lost')
 })

@@ -4,6 +4,7 @@ import { attach, type SessionEvent } from '../../../client/index.js'
 import type { CheckedBody, RequestName } from '../../../protocol/control.js'
 import { SharedVerbsError } from '../../../protocol/errors.js'
 import { keySlot } from '../../../protocol/keys.js'
+import { LivenessMonitor } from '../../../shm/liveness.js'
 import { fileIdentity } from '../../../shm/mapping.js'
 import { openDescriptors } from '../../support/leaks.js'
 import { until, within } from '../../support/until.js'
@@ -163,6 +164,16 @@ serial('without another broker in time the session ends as it used to', async (t
       ['broker-lost', false],
     ],
   )
+})
+
+serial('a session that has ended holds up no other: it counts as dead', async (t) => {
+  const { broker, session } = await attached(t, { reconnectTimeoutMs: 0 })
+  const monitor = new LivenessMonitor(broker.liveness)
+  t.teardown(() => monitor.close())
+  t.true(monitor.alive(session.member))
+  broker.die()
+  await until(() => session.attachment.ended !== undefined, watch('the end'))
+  t.false(monitor.alive(session.member))
 })
 
 serial('a refusal of the next broker ends the session, and nothing stays open', async (t) => {
