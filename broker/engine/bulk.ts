@@ -1,21 +1,39 @@
 /**
  * Bulk: writes, reads and granted sends, cut into chunks and posted in round robin over the requests of a lane, as long as the bytes
- * posted and not completed stay inside the window. That window, not the chunk, is the promise to small messages behind it.
+ * posted and not completed stay inside the window. That window, not the chunk, is the promise to small messages behind it, and smaller
+ * while there are any (bulk-pace.ts).
  */
 import { counterIndex } from '../../protocol/node-file.js'
 import { opcode } from '../../protocol/opcodes.js'
 import { status } from '../../protocol/statuses.js'
 import { sendOpcode } from '../provider/provider.js'
+import { chunkLimit, windowLimit } from './bulk-pace.js'
 import type { Engine } from './engine.js'
 import { finishSend, markWhole, settleFlow } from './finish.js'
 import { advance, gather } from './gather.js'
 import type { Lane } from './lane.js'
 import { releaseRemoteRegion } from './remote-keys.js'
 import { requestStage, type SendRequest } from './request.js'
-import { chunkOpcode, sendNotice } from './transmit.js'
+import { chunkOpcode, sendFlows, sendNotice } from './transmit.js'
 
-/** Posts chunks and notices; returns how many. */
+/** Small writes that one flow may post in a turn. */
+const ROUNDS = 64
+
+/** Posts chunks and notices; returns how much was done. */
 export function postBulk(engine: Engine, lane: Lane): number {
+  let work = postRound(engine, lane)
+  // What stands behind a write waits until it is posted. Now it goes on in the same turn, so that many small writes share a call.
+  let posted = work
+  for (let round = 0; round < ROUNDS && posted > 0 && lane.hasScheduled; round++) {
+    work += sendFlows(engine, lane)
+    posted = postRound(engine, lane)
+    work += posted
+  }
+  return work
+}
+
+/** As much of what is there as window and depth allow. */
+function postRound(engine: Engine, lane: Lane): number {
   let posted = 0
   let idle = 0
   lane.noticeStarved = false
@@ -58,7 +76,7 @@ function noticeSent(engine: Engine, lane: Lane, request: SendRequest): boolean {
 
 /** Everything of it is posted: what stands behind it in its flow may go. */
 function leave(engine: Engine, lane: Lane, request: SendRequest): void {
-  lane.bulk.splice(lane.bulk.indexOf(request), 1)
+  removeCurrent(lane)
   const flow = request.flow!
   request.noticeDue = false
   request.stage = requestStage.sent
@@ -70,13 +88,22 @@ function leave(engine: Engine, lane: Lane, request: SendRequest): void {
   engine.wakeFlow(flow)
 }
 
+/** In place: a list that is cut anew would be garbage for each small write. */
+function removeCurrent(lane: Lane): void {
+  const { bulk } = lane
+  for (let index = lane.bulkCursor + 1; index < bulk.length; index++) bulk[index - 1] = bulk[index]!
+  bulk.pop()
+}
+
 function postChunk(engine: Engine, lane: Lane, request: SendRequest): boolean {
   if (!lane.chunkRoom && !(lane.batch.count > 0 && engine.flushLane(lane) && lane.chunkRoom)) return false
   const read = request.opcode === opcode.read
   if (read && lane.readsOutstanding >= Math.max(1, lane.parameters.readsInitiated - 1)) return false
   const left = request.byteLength - request.moved
-  let byteLength = Math.min(left, lane.parameters.chunkByteLength)
-  if (lane.bulkChunks > 0 && lane.bulkPostedByteLength + byteLength > engine.options.bulkWindowByteLength) {
+  const shared = lane.pace.isShared(engine.nowMs)
+  let byteLength = Math.min(left, chunkLimit(lane.parameters.chunkByteLength, shared))
+  const window = windowLimit(engine.options.bulkWindowByteLength, shared)
+  if (lane.bulkChunks > 0 && lane.bulkPostedByteLength + byteLength > window) {
     engine.counters[counterIndex['bulk-window-stalls']]!++
     return false
   }

@@ -2,8 +2,10 @@
 import { limits } from '../../protocol/limits.js'
 import type { LaneParameters } from '../../protocol/link.js'
 
-/** Bulk chunks posted and not completed, at most. */
-export const BULK_DEPTH = 32
+/** Bulk chunks posted and not completed, at most: a small write is a chunk too, and clients have some hundred of them under way. */
+export const BULK_DEPTH = 256
+/** Completions of chunks from this length on open the window, so each asks for one. Of shorter ones the last of a batch does. */
+export const SIGNALED_CHUNK_BYTES = 16 * 1024
 
 /** Upper word of a provider request's id: lane row (16 bits), incarnation (15 bits), 1 for receives. */
 export function laneIdHigh(index: number, incarnation: number, receive: boolean): number {

@@ -21,10 +21,11 @@ import {
   sendOpcode,
   WorkRequestBatch,
 } from '../provider/provider.js'
+import { BulkPace } from './bulk-pace.js'
 import type { Flow } from './flow.js'
 import type { LaneGroup } from './lane-group.js'
 import type { LanePath } from './lane-path.js'
-import { BULK_DEPTH, laneIdHigh, laneSizes } from './lane-sizes.js'
+import { BULK_DEPTH, laneIdHigh, laneSizes, SIGNALED_CHUNK_BYTES } from './lane-sizes.js'
 import { tellDelivered, tellLimit } from './news.js'
 import type { SendRequest } from './request.js'
 import type { Timer } from './timers.js'
@@ -129,6 +130,7 @@ export class Lane {
 
   /** Bulk. */
   readonly bulk: SendRequest[] = []
+  readonly pace = new BulkPace()
   bulkCursor = 0
   /** A notice found no frame: bulk goes first in the next turn. */
   noticeStarved = false
@@ -448,7 +450,7 @@ export class Lane {
       (this.#ledgerTail - 1) >>> 0,
       this.sendIdHigh,
       opcode,
-      this.#signal(true),
+      this.#signal(byteLength >= SIGNALED_CHUNK_BYTES),
       remoteAddress,
       remoteKey,
     )
@@ -532,6 +534,7 @@ export class Lane {
     const i32 = this.memory.i32
     const word = offset >>> 2
     flow.frameStamp = this.frameStamp
+    if (type === messageType.eager || type === messageType.atomic) this.pace.smallMessages++
     i32[word + routeHeader.word.kind] = packKind(type, flags, ROUTE_HEADER_BYTES + payloadByteLength)
     i32[word + routeHeader.word.immediate] = immediate
     i32[word + routeHeader.word.destinationNumber] = flow.remoteNumber
