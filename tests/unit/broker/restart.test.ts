@@ -3,8 +3,9 @@ import { closeSync, openSync, readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import { readNodeFile } from '../../../broker/observe/node-file-reader.js'
+import { standbyPath } from '../../../protocol/paths.js'
 import { queuePairState } from '../../../protocol/queue-pair-segment.js'
-import { duplicate, eventfdCreate, ftruncate, memfdCreate } from '../../../shm/libc.js'
+import { duplicate, eventfdCreate, ftruncate, memfdCreate, tryLockWholeFile } from '../../../shm/libc.js'
 import { Mapping } from '../../../shm/mapping.js'
 import { openDescriptors } from '../../support/leaks.js'
 import { startProcess } from '../../support/processes.js'
@@ -410,4 +411,33 @@ test.serial('a doorbell that would block its ringer is refused', async (t) => {
   t.teardown(() => closeSync(pipe))
   const failure = await failureOf(reattach(t, directory, survivor, { files: [liveness, activity, duplicate(pipe)] }))
   t.is(failure.code, 'segment-invalid')
+})
+
+test.serial('a handover that is not done in time is given up, and requests that waited are answered', async (t) => {
+  const { broker, directory, engine } = await startTestBroker(t)
+  const client = await equippedClient(t, directory)
+  t.is((await failureOf(broker.handover(100))).code, 'aborted')
+  const place = openSync(standbyPath(directory), 'w+')
+  t.teardown(() => closeSync(place))
+  t.true(tryLockWholeFile(place))
+  let drained: (answer: { outstanding: number }) => void = () => {}
+  engine.overrides['drain'] = () => new Promise((resolve) => (drained = resolve))
+  const handover = failureOf(broker.handover(100))
+  await until(() => engine.called('drain').length === 1, watch('the drain'))
+  const asked = createCompletionQueue(client.client)
+  t.is(engine.called('add-completion-queue').length, 1)
+  drained({ outstanding: 3 })
+  const failure = await handover
+  t.is(failure.code, 'timeout')
+  t.like(failure.context, { outstanding: 3 })
+  await t.notThrowsAsync(asked)
+  t.is(broker.state, 'running')
+})
+
+test.serial('only who could stop the broker may ask for a handover, and is told why not', async (t) => {
+  const { directory } = await startTestBroker(t)
+  const operator = new RawClient(t, directory)
+  const failure = await failureOf(operator.ask('handover', { timeoutMs: 100 }))
+  t.is(failure.code, 'aborted')
+  t.regex(failure.message, /--standby/)
 })
