@@ -74,6 +74,24 @@ function sendProbes(lane: Lane): number {
   return sent
 }
 
+/** A frame for its own sake. */
+export function sendMarker(lane: Lane): number {
+  const offset = lane.beginMessage(0, creditTier.control)
+  if (offset < 0) return 0
+  lane.writeLooseRoute(offset, {
+    type: messageType.marker,
+    payloadByteLength: 0,
+    sequence: 0,
+    immediate: 0,
+    write: () => {},
+    destinationNumber: 0,
+    destinationGeneration: 0,
+    sourceNumber: 0,
+    sourceGeneration: 0,
+  })
+  return 1
+}
+
 export function hasControl(flow: Flow): boolean {
   return (
     flow.telling !== 'none' ||

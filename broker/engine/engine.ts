@@ -20,7 +20,7 @@ import { advanceClosure, beginFailure, flushWaiting } from './closure.js'
 import type { AdoptedQueuePair, EngineEventName, EngineEvents, EngineOptions } from './commands.js'
 import type { Completer, EngineCompletionQueue } from './completion-queue.js'
 import { type PendingAccept, type PendingConnect, sendReject } from './connection.js'
-import { hasControl, sendAcknowledgements, sendControl } from './control.js'
+import { hasControl, sendAcknowledgements, sendControl, sendMarker } from './control.js'
 import { drainReceives, drainSends } from './drain.js'
 import { rememberFailure } from './finish.js'
 import type { Flow } from './flow.js'
@@ -44,6 +44,9 @@ const NEWS_LIMIT = 128
 /** News that waited this many turns for a message to ride on are told although others keep the engine busy. */
 const NEWS_TURNS = 8
 const POLL_BATCH = 256
+/** After so many writes without a frame behind them one is sent, so that few stay unproven when the lane is lost. */
+const MARKER_WRITES = 64
+const MARKER_BYTES = 1 << 20
 /** Turns without work after which news are told: an answer that could have carried them would have come by then. */
 const QUIET_TURNS = 6
 /** A woken process takes this long to drain what it was woken for. */
@@ -276,6 +279,7 @@ export class Engine {
     if (lane.hasNews && (idle || lane.newsMessages >= NEWS_LIMIT || ++lane.newsAge >= NEWS_TURNS)) {
       work += sendAcknowledgements(this, lane)
     }
+    if (lane.unprovenWrites >= MARKER_WRITES || lane.unprovenByteLength >= MARKER_BYTES) work += sendMarker(lane)
     if (lane.unreported >= lane.bounceCount >> 1 || (idle && lane.consumedNews > 0)) work += lane.reportConsumed()
     lane.closeFrame()
     this.flushLane(lane)

@@ -136,6 +136,9 @@ export class Lane {
   noticeStarved = false
   bulkPostedByteLength = 0
   bulkChunks = 0
+  /** Writes since a frame was sent: only a frame that follows them proves, after a loss, that they were executed. */
+  unprovenWrites = 0
+  unprovenByteLength = 0
   readsOutstanding = 0
 
   /** Flows with something to send, in round-robin order. */
@@ -420,6 +423,8 @@ export class Lane {
     this.batch.begin((this.#ledgerTail - 1) >>> 0, this.sendIdHigh, sendOpcode.send, this.#signal(false), 0, 0)
     this.batch.addSge(this.memory.address + this.#openBase, this.#openUsed, this.registered.localKey)
     this.framesSent++
+    this.unprovenWrites = 0
+    this.unprovenByteLength = 0
     this.bytesSent += this.#openUsed
     this.#openFrame = -1
   }
@@ -458,6 +463,10 @@ export class Lane {
     this.bulkPostedByteLength += byteLength
     this.bulkChunks++
     if (read) this.readsOutstanding++
+    else {
+      this.unprovenWrites++
+      this.unprovenByteLength += byteLength
+    }
     request.chunksOutstanding++
     this.bytesSent += byteLength
   }

@@ -24,7 +24,8 @@ import { datagramFlow } from './paths.js'
 import { type EngineQueuePair, flowKey } from './queue-pair.js'
 import { requestStage, type SendRequest } from './request.js'
 import { bindSuspended, forgetArriving, stopAsking } from './suspend.js'
-import { type Decision, decide, type Evidence, verdictWithoutReplay } from './verdicts.js'
+import { decide, type Evidence, verdictWithoutReplay } from './verdicts.js'
+import { endsQueuePair, endWithUnknown } from './waiting.js'
 
 /** Writes what this end knows behind the route header at `offset`. */
 export function writeResume(engine: Engine, lane: Lane, offset: number, flow: Flow): void {
@@ -110,12 +111,9 @@ export function goOn(engine: Engine, flow: Flow, { evidence, receiveLimit }: Omi
   flow.receiveLimit = receiveLimit
   if (evidence.delivered !== null) flow.learnDelivered(evidence.delivered)
   const left = takeLeft(flow)
-  const decisions = left.map((request): Outcome => {
-    if (request.finished) return 'finished'
-    return request.exposed ? decide(request, evidence, flow.connected) : 'again'
-  })
-  if (flow.connected && decisions.includes('unknown')) endWithUnknown(engine, flow, left, decisions, evidence)
-  else sendAgain(engine, flow, left, decisions)
+  const ends = decideAll(engine, flow, left, evidence)
+  putBack(flow, left)
+  if (ends) endWithUnknown(engine, flow)
   settleFlow(engine, flow)
   engine.addControl(flow)
   if (flow.lane && (flow.acknowledgementDue || flow.limit !== flow.advertisedLimit)) flow.lane.addNews(flow)
@@ -131,47 +129,43 @@ function takeLeft(flow: Flow): SendRequest[] {
   return left
 }
 
-type Outcome = Decision | 'finished'
-
-/** Behind the first that goes again everything keeps its place, so that verdicts are told in posting order. */
-function sendAgain(engine: Engine, flow: Flow, left: readonly SendRequest[], decisions: readonly Outcome[]): void {
-  const first = decisions.indexOf('again')
-  const back: SendRequest[] = []
-  for (const [index, request] of left.entries()) {
-    const decision = decisions[index]!
-    if (decision === 'again') {
-      request.startAnew()
-      engine.counters[counterIndex['requests-resent']]!++
-    } else if (decision !== 'finished') {
-      finish(engine, request, decision === 'success' ? status.success : status.unknown)
+/**
+ * Each request that left goes again or gets its verdict. A connected queue pair stops at its first unknown: what is in front of it is sent
+ * again, what is behind it is not. True: the queue pair ends now.
+ */
+function decideAll(engine: Engine, flow: Flow, left: readonly SendRequest[], evidence: Evidence): boolean {
+  let stopped = false
+  for (const request of left) {
+    if (!request.finished) {
+      const decision = request.exposed ? decide(request, evidence, flow.connected) : 'again'
+      if (decision === 'success') finish(engine, request, status.success)
+      else if (stopped)
+        finish(engine, request, request.exposed ? verdictWithoutReplay(request, evidence) : status.flushed)
+      else if (decision === 'unknown') finish(engine, request, status.unknown)
+      else sendAgain(engine, request)
     }
-    if (first >= 0 && index >= first) back.push(request)
-    else flow.inFlight.push(request)
+    stopped ||= flow.connected && endsQueuePair(request)
   }
-  for (const request of back.reverse()) flow.waiting.unshift(request)
+  // In front of it everything is settled: the queue pair ends now. Else when its turn comes (waiting.ts).
+  const first = left.find((request) => !request.finished || endsQueuePair(request))
+  return flow.connected && first?.finished === true
 }
 
-/** A connected queue pair stops at its first unknown: nothing behind it is sent again, and what is in front was not sent either. */
-function endWithUnknown(
-  engine: Engine,
-  flow: Flow,
-  left: readonly SendRequest[],
-  decisions: readonly Outcome[],
-  evidence: Evidence,
-): void {
-  for (const [index, request] of left.entries()) {
-    const decision = decisions[index]!
-    if (decision === 'success') finish(engine, request, status.success)
-    else if (!request.exposed && !request.finished) finish(engine, request, status.flushed)
-    else if (decision !== 'finished') finish(engine, request, verdictWithoutReplay(request, evidence))
-    flow.inFlight.push(request)
-  }
-  const reason = 'the path was lost, and whether a write or an atomic was executed cannot be known'
-  engine.failQueuePair(flow.queuePair, status.unknown, reason, false)
+function sendAgain(engine: Engine, request: SendRequest): void {
+  request.startAnew()
+  engine.counters[counterIndex['requests-resent']]!++
 }
 
 function finish(engine: Engine, request: SendRequest, verdict: Status): void {
   if (verdict === status.unknown) engine.counters[counterIndex['verdicts-unknown']]!++
   request.stage = requestStage.finished
   request.status = verdict
+}
+
+/** Behind the first that goes again everything keeps its place, so that verdicts are told in posting order. */
+function putBack(flow: Flow, left: readonly SendRequest[]): void {
+  const first = left.findIndex((request) => !request.finished)
+  const done = first < 0 ? left.length : first
+  for (const request of left.slice(0, done)) flow.inFlight.push(request)
+  for (const request of left.slice(done).reverse()) flow.waiting.unshift(request)
 }

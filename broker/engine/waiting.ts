@@ -21,6 +21,7 @@ export function gate(engine: Engine, flow: Flow, request: SendRequest): Flow['bl
   // Its verdict came while it waited to go again.
   if (request.finished) {
     refuseHead(engine, flow, request, request.status)
+    if (flow.connected && endsQueuePair(request)) endWithUnknown(engine, flow)
     return 'refused'
   }
   if (flow.connected && flow.queuePair.state === queuePairState.connecting) return 'order'
@@ -34,6 +35,14 @@ export function gate(engine: Engine, flow: Flow, request: SendRequest): Flow['bl
   if (oneSided && flow.announced + flow.unposted > 0) return 'order'
   if (request.opcode === opcode.read && flow.atomicsOutstanding > 0) return 'atomic'
   return 'none'
+}
+
+/** Nothing of a connected queue pair goes on behind a request of which nobody knows whether it was executed. */
+export const endsQueuePair = (request: SendRequest): boolean => request.finished && request.status === status.unknown
+
+export function endWithUnknown(engine: Engine, flow: Flow): void {
+  const reason = 'the path was lost, and whether a write or an atomic was executed cannot be known'
+  engine.failQueuePair(flow.queuePair, status.unknown, reason, false)
 }
 
 /** The request at the head of the waiting line gets its verdict without having gone. */
