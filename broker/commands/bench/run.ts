@@ -44,11 +44,17 @@ export class Bench {
 
   constructor(settings: BenchSettings) {
     this.#settings = settings
+    // A reader of the output that goes away ends this process at once; brokers and processes notice by themselves.
+    process.once('exit', () => this.#remove())
   }
 
   /** Ends what is left of processes and files. May be called at any time, again too. */
   async clean(): Promise<void> {
     await this.#children.endAll()
+    this.#remove()
+  }
+
+  #remove(): void {
     if (!this.#settings.keep) rmSync(this.#directory, { recursive: true, force: true })
   }
 
