@@ -9,7 +9,7 @@ import type { Report } from '../report.js'
 import type { Wishes } from '../wishes.js'
 import { run } from './tools.js'
 
-const TIMEOUT_MS = 600_000
+const TIMEOUT_MS = 1_200_000
 const root = fileURLToPath(new URL('../../..', import.meta.url))
 const ava = fileURLToPath(import.meta.resolve('ava')).replace(/entrypoints\/.*$/, 'entrypoints/cli.mjs')
 
@@ -31,11 +31,13 @@ export async function runEngineCases(wishes: Wishes): Promise<Pick<Report, 'engi
   const given = ['--tap', ...without, '--timeout=5m', '--concurrency=2', '--no-worker-threads', ...paths]
   process.chdir(root)
   process.env['SHARED_VERBS_TEST_PROVIDER'] = 'verbs'
-  const { stdout, stderr } = await run(process.execPath, [ava, ...given], TIMEOUT_MS)
+  const { code, stdout, stderr } = await run(process.execPath, [ava, ...given], TIMEOUT_MS)
   delete process.env['SHARED_VERBS_TEST_PROVIDER']
   const lines = stdout.split('\n')
   const passed = lines.filter((line) => /^ok \d+ - /.test(line)).length
   const failures = lines.filter((line) => /^not ok \d+ - /.test(line)).map((line) => line.replace(/^not ok \d+ - /, ''))
+  // Ava that was ended, or that crashed, has told only of what came before.
+  if (code !== 0 && failures.length === 0) failures.push(`ava ended with status ${code} after ${passed} cases`)
   console.log(`${passed} passed, ${failures.length} failed\n${failures.join('\n')}`)
   if (failures.length > 0 || passed === 0) {
     writeFileSync('/run/results/engine-cases.log', `${stdout}\n${stderr}`)

@@ -21,12 +21,12 @@ const save = (): void => writeFileSync(join(folder, 'report.json'), JSON.stringi
 type Parts = Readonly<Record<string, (wishes: Wishes) => Promise<Partial<Report>>>>
 const partsOfOne: Parts = {
   conformance: runConformance,
-  'engine-cases': runEngineCases,
   demo: demonstrate,
   differential: compareProviders,
   interoperation: interoperate,
   faults: provokeFaults,
   probes: runProbes,
+  'engine-cases': runEngineCases,
 }
 const partsOfTwo: Readonly<Record<'alpha' | 'beta', Parts>> = {
   alpha: { 'two-nodes': joinMachines },
