@@ -1,8 +1,9 @@
 /** The broker of a node of the storm: started, killed, counted. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { closeSync, openSync, readFileSync } from 'node:fs'
 import { MARK_NAME, runMark } from '../support/guard.js'
+import { type Holdings, holdingsOf } from '../support/holdings.js'
 import { type Connection, connectionsOf, cut } from '../support/socket-faults.js'
 import { until } from '../support/until.js'
 import type { NodeName } from './plan.js'
@@ -15,12 +16,6 @@ export interface BrokerPlan {
   readonly peer: NodeName
   readonly peerPort: number
   readonly log: string
-}
-
-/** What a process holds, by kind. */
-export interface Holdings {
-  readonly segments: number
-  readonly descriptors: number
 }
 
 const START_MS = 30_000
@@ -87,22 +82,7 @@ export class Broker {
   }
 
   holdings(): Holdings {
-    const folder = `/proc/${this.processId}/fd`
-    const targets = readdirSync(folder).map((name) => {
-      try {
-        return readlinkSync(`${folder}/${name}`)
-      } catch {
-        return ''
-      }
-    })
-    const segments = new Set(readFileSync(`/proc/${this.processId}/maps`, 'latin1').match(/\d+ \/memfd:.*$/gm) ?? [])
-    // TCP connections come and go with their lanes; the rest is the sessions'.
-    const tcp = connectionsOf(this.processId).length
-    return { segments: segments.size, descriptors: targets.filter((target) => target !== '').length - tcp }
-  }
-
-  lastWords(): string {
-    return lastLine(this.#plan.log)
+    return holdingsOf(this.processId)
   }
 }
 
