@@ -21,7 +21,7 @@ import { heartbeatTimes, judge } from './heartbeat.js'
 import type { Hello, LinkIdentity, Refusal } from './hello.js'
 import { LinkConnection } from './link-connection.js'
 import { dialLink } from './link-dialler.js'
-import { LinkServer } from './link-server.js'
+import { LinkServer, type LinkServerOptions } from './link-server.js'
 import { type Link, Peer, peerState } from './peer.js'
 import { PeerAddresses, parseAddress, printAddress } from './peer-addresses.js'
 
@@ -62,6 +62,8 @@ export interface PeersListener {
 
 /** How long the deciding side waits for its own call before it takes the peer's. */
 const HOLD_MS = 1000
+const PORT_ATTEMPTS = 100
+const PORT_PAUSE_MS = 20
 
 export class Peers {
   readonly #options: PeersOptions
@@ -103,7 +105,7 @@ export class Peers {
     const { host, port, clusterKey, observer, clock } = this.#options
     this.#timer = clock.every(heartbeatTimes.periodMs, () => this.#beat())
     if (clusterKey === '') return 0
-    this.#server = await LinkServer.listen({
+    this.#server = await this.#listen({
       host,
       port,
       clusterKey,
@@ -115,6 +117,20 @@ export class Peers {
     })
     this.#port = this.#server.port
     return this.#port
+  }
+
+  /** A predecessor that was killed gives up the node file's lock a moment before its port. */
+  async #listen(options: LinkServerOptions): Promise<LinkServer> {
+    const { nodeFile, clock } = this.#options
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await LinkServer.listen(options)
+      } catch (error) {
+        const inUse = error instanceof SharedVerbsError && error.code === 'port-in-use'
+        if (!inUse || !nodeFile.adopted || attempt >= PORT_ATTEMPTS) throw error
+      }
+      await new Promise<void>((resolve) => clock.after(PORT_PAUSE_MS, resolve))
+    }
   }
 
   get all(): Peer[] {

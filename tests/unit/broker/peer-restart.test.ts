@@ -1,4 +1,5 @@
 /** What a node does about a peer that was lost: waits for it, takes it back, or gives it up. */
+import { createServer } from 'node:net'
 import test from 'ava'
 import { readNodeFile } from '../../../broker/observe/node-file-reader.js'
 import { SharedVerbsError } from '../../../protocol/errors.js'
@@ -135,4 +136,16 @@ test.serial('a connect whose lane is lost is tried again until its deadline', as
   t.is(lost, 3)
   lost = Number.NEGATIVE_INFINITY
   t.is((await failureOf(connect(alpha.client, 'beta', 200))).code, 'path-lost')
+})
+
+test.serial('a port that its dead predecessor still holds is waited for', async (t) => {
+  const before = await startTestBroker(t)
+  await equippedClient(t, before.directory)
+  const { linkPort: port } = before.broker
+  await leaveBehind(before)
+  const holder = createServer()
+  await new Promise<void>((resolve) => holder.listen(port, '127.0.0.1', resolve))
+  setTimeout(() => holder.close(), 100)
+  const { broker } = await startTestBroker(t, { runtimeDirectory: before.directory, port })
+  t.is(broker.linkPort, port)
 })
