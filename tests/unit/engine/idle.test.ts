@@ -126,5 +126,5 @@ test('a sleep that would miss something does not happen; awake, it says so and h
   eventfdSignal(sleeper.doorbell)
   t.true(sleeper.pause())
   t.is(sleeper.words.load(brokerPage.word.sleeping), 0)
-  t.is(eventfdDrain(sleeper.doorbell), 0)
+  t.false(eventfdDrain(sleeper.doorbell))
 })
