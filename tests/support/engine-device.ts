@@ -9,6 +9,9 @@ const isVerbs = process.env['SHARED_VERBS_TEST_PROVIDER'] === 'verbs'
 /** How long everybody sleeps before it counts as an end: a device has work under way that nobody here turns. */
 export const stillMs = isVerbs ? 500 : 0
 
+/** What times of tests are multiplied by: verbs are tried in a machine that is emulated. */
+export const patience = isVerbs ? 10 : 1
+
 export function openEngineDevice(name: string, faults?: FaultHooks, limits?: Partial<DeviceCapabilities>): Device {
   if (!isVerbs) {
     return openSoftDevice({

@@ -20,7 +20,7 @@ import { activityLayout } from '../../shm/activity.js'
 import { clock, closeDescriptor, eventfdCreate } from '../../shm/libc.js'
 import { Mapping } from '../../shm/mapping.js'
 import { TestCompletionQueue, TestQueuePair, type TestRegion } from './engine-client.js'
-import { openEngineDevice, stillMs } from './engine-device.js'
+import { openEngineDevice, patience, stillMs } from './engine-device.js'
 
 export type {
   Entry,
@@ -285,7 +285,7 @@ export async function turnUntil(
   what: string,
   timeoutMs = 30_000,
 ): Promise<void> {
-  const deadlineMs = clock.nowMs() + timeoutMs
+  const deadlineMs = clock.nowMs() + timeoutMs * patience
   let still = 0
   let busyMs = clock.nowMs()
   for (let round = 0; !holds(); round++) {
@@ -365,7 +365,7 @@ export async function linkAgain(
   const leftAddress = await make(left, right)
   const rightAddress = await make(right, left)
   const connect = (node: EngineNode, remote: typeof leftAddress, initiator: boolean) =>
-    node.call('connect-lane', { lane, incarnation, remote, parameters, initiator, timeoutMs: 5000 })
+    node.call('connect-lane', { lane, incarnation, remote, parameters, initiator, timeoutMs: 5000 * patience })
   await turnDuring(nodes, Promise.all([connect(left, rightAddress, true), connect(right, leftAddress, false)]))
 }
 
@@ -374,7 +374,7 @@ export function connectTo(
   from: TestQueuePair,
   to: TestQueuePair,
   lane = 0,
-  timeoutMs = 5000,
+  timeoutMs = 5000 * patience,
 ): Promise<EngineAnswer<'connect-queue-pair'>> {
   return from.node.call('connect-queue-pair', {
     number: from.number,

@@ -5,6 +5,8 @@
 import { spawn } from 'node:child_process'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { readNodeFile } from '../../../broker/observe/node-file-reader.js'
+import { laneStateNames } from '../../../protocol/node-file.js'
 import type { Report } from '../report.js'
 import type { Wishes } from '../wishes.js'
 import { brokerMain, inspect, type KernelQueuePair, kernelQueuePairs, until } from './tools.js'
@@ -37,12 +39,26 @@ const namesOf = (queuePairs: readonly { lqpn: number }[]): string =>
     .sort((a, b) => a - b)
     .join(' ')
 
+/** The demo names its folder itself, and makes it when it starts. */
+function directoryOf(folder: string, node: string): string {
+  return join(folder, readdirSync(folder).find((name) => name.startsWith('shared-verbs-demo-')) ?? 'none', node)
+}
+
+/** By the broker's own word; 0 as long as it is not there. */
+function upQueuePairs(folder: string, node: string): number {
+  try {
+    const rows = readNodeFile(directoryOf(folder, node)).rows('sharedQueuePairs')
+    return rows.filter(({ state }) => laneStateNames[state] === 'up').length
+  } catch {
+    return 0
+  }
+}
+
 /** What the kernel lists before and after the brokers are asked must be the same, or it is asked again. */
 async function look(folder: string): Promise<Look> {
-  const directory = join(folder, readdirSync(folder).find((name) => name.startsWith('shared-verbs-demo-'))!)
   for (;;) {
     const kernel = await kernelQueuePairs()
-    const answers = await Promise.all(NODES.map((node) => inspect(join(directory, node), 'shared-qps')))
+    const answers = await Promise.all(NODES.map((node) => inspect(directoryOf(folder, node), 'shared-qps')))
     if (namesOf(await kernelQueuePairs()) !== namesOf(kernel)) continue
     const brokers = Object.fromEntries(
       NODES.map((node, index) => [node, answers[index] as unknown as SharedQueuePair[]]),
@@ -65,7 +81,7 @@ export async function demonstrate(wishes: Wishes): Promise<Pick<Report, 'demo'>>
   const ended = new Promise<void>((resolve) => child.once('close', () => resolve()))
   const timer = setTimeout(() => child.kill('SIGTERM'), TIMEOUT_MS)
   const isOver = (): boolean => child.exitCode !== null || child.signalCode !== null
-  const hasAll = async (): Promise<boolean> => isOver() || (await kernelQueuePairs()).length >= 2 * LANES
+  const hasAll = (): boolean => isOver() || NODES.every((node) => upQueuePairs(folder, node) === LANES)
   await until(hasAll, 'queue pairs', TIMEOUT_MS, LOOK_EVERY_MS)
   const seen = isOver() ? null : await look(folder)
   await ended

@@ -1,5 +1,5 @@
 /** What several parts use in the machine: commands, the command line of the broker, waiting. */
-import { execFile } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 
@@ -11,13 +11,28 @@ export interface Outcome {
   readonly stderr: string
 }
 
-/** A command to its end; a watchdog ends it. Failing is an outcome. */
+/** A command to its end; a watchdog ends it, with all that it started. Failing is an outcome. */
 export function run(command: string, given: readonly string[], timeoutMs = 60_000): Promise<Outcome> {
   return new Promise((resolve) => {
-    execFile(command, given, { timeout: timeoutMs, killSignal: 'SIGKILL' }, (error, stdout, stderr) => {
-      const code = error === null ? 0 : typeof error.code === 'number' ? error.code : 1
-      resolve({ code, stdout, stderr })
+    const child = spawn(command, given, { detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
+    let stdout = ''
+    let stderr = ''
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      stdout += text
     })
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      stderr += text
+    })
+    const timer = setTimeout(() => process.kill(-child.pid!, 'SIGKILL'), timeoutMs)
+    const end = (code: number): void => {
+      clearTimeout(timer)
+      resolve({ code, stdout, stderr })
+    }
+    child.once('error', (error) => {
+      stderr += error.message
+      end(1)
+    })
+    child.once('close', (code) => end(code ?? 1))
   })
 }
 
