@@ -174,8 +174,8 @@ function retakeLeft(
     request.frame = queuePair.memory.i32[word + sendSlot.word.laneSequence]!
   }
   const flow = flowOf(engine, queuePair, request)
-  // Somebody scribbled over it since it left, so that nothing can be said of it.
-  if (!flow || (exposed && request.refused !== 0)) {
+  // Somebody scribbled over it since it left, so that nobody can be asked about it.
+  if (!flow) {
     tell(engine, request, exposed ? status.unknown : status.flushed)
     return
   }

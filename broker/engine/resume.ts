@@ -11,7 +11,7 @@
  */
 import { limits } from '../../protocol/limits.js'
 import { counterIndex } from '../../protocol/node-file.js'
-import { queuePairState } from '../../protocol/queue-pair-segment.js'
+import { queuePairState, sendSlot } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
 import { resumeExtension } from '../../protocol/wire.js'
 import { acceptByResume } from './connection.js'
@@ -38,6 +38,9 @@ export function writeResume(engine: Engine, lane: Lane, offset: number, flow: Fl
   })
   flow.telling = 'none'
 }
+
+/** Lane of a request that will not leave again; lanes have other names. */
+const NOWHERE = -1
 
 export interface ResumeWord {
   readonly ask: boolean
@@ -137,7 +140,8 @@ function decideAll(engine: Engine, flow: Flow, left: readonly SendRequest[], evi
   let stopped = false
   for (const request of left) {
     if (!request.finished) {
-      const decision = request.exposed ? decide(request, evidence, flow.connected) : 'again'
+      const asks = request.exposed && !isGivenUp(request)
+      const decision = asks ? decide(request, evidence, flow.connected) : 'again'
       if (decision === 'success') finish(engine, request, status.success)
       else if (stopped)
         finish(engine, request, request.exposed ? verdictWithoutReplay(request, evidence) : status.flushed)
@@ -153,8 +157,21 @@ function decideAll(engine: Engine, flow: Flow, left: readonly SendRequest[], evi
 
 function sendAgain(engine: Engine, request: SendRequest): void {
   request.startAnew()
+  if (request.exposed && request.refused !== 0) giveUp(request)
   engine.counters[counterIndex['requests-resent']]!++
 }
+
+/**
+ * Its memory went with a process that died while there was no broker: when its turn comes it is refused. What is behind it may be delivered
+ * before that is told, and a successor must not take that for a proof: the slot says that it was posted nowhere.
+ */
+function giveUp(request: SendRequest): void {
+  const { queuePair, slot } = request
+  request.incarnation = NOWHERE
+  queuePair.memory.i32[queuePair.sendSlotWord(slot) + sendSlot.word.incarnation] = NOWHERE
+}
+
+const isGivenUp = ({ refused, incarnation }: SendRequest): boolean => refused !== 0 && incarnation === NOWHERE
 
 function finish(engine: Engine, request: SendRequest, verdict: Status): void {
   if (verdict === status.unknown) engine.counters[counterIndex['verdicts-unknown']]!++
