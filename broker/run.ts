@@ -175,7 +175,7 @@ class Broker implements RunningBroker {
     if (!plane || this.state === 'stopped') return { outstanding: 0 }
     this.#refuseNew(plane, 'draining')
     try {
-      return await plane.engine.call('drain', { timeoutMs })
+      return await plane.engine.call('drain', { timeoutMs, handover: false })
     } catch (error) {
       this.#observer.report(error, 'draining')
       return { outstanding: 0 }
@@ -196,7 +196,7 @@ class Broker implements RunningBroker {
       end = resolve
     })
     try {
-      const { outstanding } = await plane.engine.call('drain', { timeoutMs })
+      const { outstanding } = await plane.engine.call('drain', { timeoutMs, handover: true })
       if (outstanding > 0) throw unfinished(outstanding, timeoutMs)
     } catch (error) {
       plane.pause = null

@@ -297,14 +297,19 @@ export const handlers: Handlers = {
     }
     return { slotsSwept }
   },
-  drain: (engine, { timeoutMs }) => {
+  drain: (engine, { timeoutMs, handover }) => {
     engine.quiescing = true
+    engine.handingOver = handover
     return new Promise((resolve) => {
       const deadlineMs = engine.nowMs + timeoutMs
       const look = (): void => {
-        const outstanding = engine.outstanding
-        if (outstanding === 0 || engine.nowMs >= deadlineMs) resolve({ outstanding })
-        else engine.timers.after(engine.nowMs, 1, look)
+        const outstanding = engine.outstanding(handover)
+        if (outstanding > 0 && engine.nowMs < deadlineMs) {
+          engine.timers.after(engine.nowMs, 1, look)
+          return
+        }
+        if (outstanding > 0 && handover) engine.serveAgain()
+        resolve({ outstanding })
       }
       look()
     })

@@ -180,8 +180,12 @@ export interface EngineCommands {
    * swept by the control plane. Queue pairs and regions of the member are removed by commands of their own.
    */
   'sweep-member': { arguments: { job: number; member: number; generation: number }; answer: { slotsSwept: number } }
-  /** No new work requests are taken from rings; answered when everything posted has its verdict, or at the deadline. */
-  drain: { arguments: { timeoutMs: number }; answer: { outstanding: number } }
+  /**
+   * No new work requests are taken from rings; answered when everything posted has its verdict, or at the deadline. For a `handover`
+   * nothing more leaves, and only reads, writes and atomics are waited for: messages are exactly once also under a successor. If some are
+   * left at the deadline, service goes on.
+   */
+  drain: { arguments: { timeoutMs: number; handover: boolean }; answer: { outstanding: number } }
   /** Releases the device and ends the thread. */
   stop: { arguments: Record<string, never>; answer: null }
 }

@@ -22,7 +22,7 @@ import type { Completer, EngineCompletionQueue } from './completion-queue.js'
 import { type PendingAccept, type PendingConnect, sendReject } from './connection.js'
 import { hasControl, sendAcknowledgements, sendControl, sendMarker } from './control.js'
 import { drainReceives, drainSends } from './drain.js'
-import { rememberFailure } from './finish.js'
+import { isTwoSided, rememberFailure } from './finish.js'
 import type { Flow } from './flow.js'
 import type { Lane, LooseMessage } from './lane.js'
 import type { LaneGroup } from './lane-group.js'
@@ -107,6 +107,8 @@ export class Engine {
   messagesStarted = 0
   /** Draining: rings are not looked at any more. */
   quiescing = false
+  /** Nothing more leaves: a successor goes on. */
+  handingOver = false
   /** Commands without an answer yet: their continuations need the event loop now and then. */
   unanswered = 0
   stopping = false
@@ -348,17 +350,33 @@ export class Engine {
     }
   }
 
-  /** Requests that have no verdict yet. */
-  get outstanding(): number {
+  /** Requests that have left and have no verdict yet; with `oneSidedOnly` those that a successor could not send again. */
+  outstanding(oneSidedOnly = false): number {
     let count = 0
     for (const queuePair of this.queuePairs) {
       if (!queuePair) continue
       for (const flow of queuePair.everyFlow()) {
-        // Also a message of which the first segments have left.
-        count += flow.inFlight.size + (flow.waiting.head?.exposed ? 1 : 0)
+        if (!oneSidedOnly) {
+          // Also a message of which the first segments have left.
+          count += flow.inFlight.size + (flow.waiting.head?.exposed ? 1 : 0)
+          continue
+        }
+        for (let request = flow.inFlight.head; request; request = request.next) {
+          if (!request.finished && !isTwoSided(request.opcode)) count++
+        }
       }
     }
     return count
+  }
+
+  /** A handover was given up. */
+  serveAgain(): void {
+    this.quiescing = false
+    this.handingOver = false
+    for (const queuePair of this.queuePairs) {
+      if (!queuePair) continue
+      for (const flow of queuePair.everyFlow()) this.wakeFlow(flow)
+    }
   }
 
   // ---- lists --------------------------------------------------------------------------------------------------------------

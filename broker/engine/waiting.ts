@@ -17,7 +17,7 @@ const FORGOTTEN_MS = 100
 
 /** Whether the request at the head of a flow may start: `none`, why it must wait, or `refused` (it got its verdict). */
 export function gate(engine: Engine, flow: Flow, request: SendRequest): Flow['blocked'] | 'refused' {
-  if (flow.moving || flow.telling !== 'none') return 'order'
+  if (flow.moving || flow.telling !== 'none' || (engine.handingOver && !request.exposed)) return 'order'
   // Its verdict came while it waited to go again.
   if (request.finished) {
     refuseHead(engine, flow, request, request.status)

@@ -187,7 +187,7 @@ export class Program {
         this.#poll(actor)
       }
       return (
-        this.stage.nodes.every(({ engine }) => engine.outstanding === 0) &&
+        this.stage.nodes.every(({ engine }) => engine.outstanding() === 0) &&
         this.actors.every((actor) => this.#quiet(actor))
       )
     }, `everything has its verdict, seed ${this.plan.seed}`)

@@ -225,7 +225,7 @@ export function checkAtRest(
       t.is(group.keyWaiters.size, 0)
     }
     t.is(node.engine.timers.nextMs(0), Number.POSITIVE_INFINITY, `${node.name}: timers`)
-    t.is(node.engine.outstanding, 0)
+    t.is(node.engine.outstanding(), 0)
     t.is(node.engine.device.counters.receiverNotReady, 0, `${node.name}: receiver-not-ready on the device`)
   }
 }

@@ -422,7 +422,7 @@ const cases: readonly EngineCase[] = [
         left.done.map(({ id }) => id),
         [...left.done.keys()],
       )
-      await stage.until(() => far.queue.poll().length >= 0 && stage.left.engine.outstanding === 0, 'sends ended')
+      await stage.until(() => far.queue.poll().length >= 0 && stage.left.engine.outstanding() === 0, 'sends ended')
       await stage.remove(far)
       far.poll()
       await stage.remove(near)

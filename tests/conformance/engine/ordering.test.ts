@@ -57,7 +57,7 @@ async function writeThenSend(stage: Stage): Promise<{ before: number; complete: 
   // Whatever was posted for the other queue pair is used up, so that nothing is left.
   await stage.until(() => {
     far.poll()
-    return far.done.length >= 1 && stage.left.engine.outstanding === 0
+    return far.done.length >= 1 && stage.left.engine.outstanding() === 0
   }, 'the other queue pair is quiet')
   await stage.remove(far)
   await stage.remove(other)
@@ -373,7 +373,7 @@ function independence(): EngineCase[] {
       release()
       await stage.until(() => {
         right.poll()
-        return left.poll() >= 1 && stage.left.engine.outstanding === 0
+        return left.poll() >= 1 && stage.left.engine.outstanding() === 0
       }, 'it goes on')
       t.true(left.done.every(({ status }) => status === 'success'))
       await stage.rest()
