@@ -25,6 +25,14 @@ export interface QueuePairDisconnectedEvent {
   readonly queuePair: QueuePair | undefined
 }
 
+/** A post to this shared queue pair was refused as `busy`, by this session or another; it may be tried again. */
+export interface QueuePairRoomEvent {
+  readonly kind: 'queue-pair-room'
+  readonly number: number
+  readonly generation: number
+  readonly queuePair: QueuePair | undefined
+}
+
 /**
  * The connection to the broker ended without `session.close()`. `recovering`: the next broker is looked for; handles stay as they are,
  * posting and waiting go on, requests wait. Otherwise, or when this comes a second time, the session has ended: requests and waits fail
@@ -47,6 +55,7 @@ export interface BrokerBackEvent {
 export type SessionEvent =
   | QueuePairErrorEvent
   | QueuePairDisconnectedEvent
+  | QueuePairRoomEvent
   | BrokerLostEvent
   | BrokerBackEvent
   | ({ readonly kind: 'completion-queue-error' } & EventBody<'completion-queue-error'>)

@@ -12,6 +12,7 @@ export type {
   BrokerLostEvent,
   QueuePairDisconnectedEvent,
   QueuePairErrorEvent,
+  QueuePairRoomEvent,
   SessionEvent,
 } from './events.js'
 export type { Listener, ListenOptions } from './listener.js'

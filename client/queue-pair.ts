@@ -40,6 +40,8 @@ const operations = new Int32Array(limits.slotsPerQueue)
 interface QueuePairEvents {
   error: [QueuePairErrorEvent]
   disconnected: [QueuePairDisconnectedEvent]
+  /** A post was refused as `busy`; it may be tried again. */
+  room: []
 }
 
 /** Emits `error` (only if somebody listens) and `disconnected`. */

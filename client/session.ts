@@ -214,6 +214,7 @@ export class Session extends EventEmitter<SessionEvents> {
     else if (name === 'connection-request') this.#connectionRequest(body as EventBody<'connection-request'>)
     else if (name === 'queue-pair-error') this.#queuePairError(body as EventBody<'queue-pair-error'>)
     else if (name === 'queue-pair-disconnected') this.#disconnected(body as EventBody<'queue-pair-disconnected'>)
+    else if (name === 'queue-pair-room') this.#room(body as EventBody<'queue-pair-room'>)
     else if (name === 'completion-queue-error') this.#completionQueueError(body as EventBody<'completion-queue-error'>)
     else if (name === 'session-ended') this.#endedByBroker = (body as EventBody<'session-ended'>).reason
     else this.emit('event', { kind: name, ...body } as SessionEvent)
@@ -326,6 +327,12 @@ export class Session extends EventEmitter<SessionEvents> {
     const event = { kind: 'queue-pair-disconnected', number, generation, reason, queuePair } as const
     queuePair?.emit('disconnected', event)
     this.emit('event', event)
+  }
+
+  #room({ number, generation }: EventBody<'queue-pair-room'>): void {
+    const queuePair = this.#queuePair(number, generation)
+    queuePair?.emit('room')
+    this.emit('event', { kind: 'queue-pair-room', number, generation, queuePair })
   }
 
   #completionQueueError(body: EventBody<'completion-queue-error'>): void {

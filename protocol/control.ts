@@ -201,6 +201,8 @@ export const events = {
   'queue-pair-error': z.strictObject({ ...objectId, status: u32, reason }),
   'queue-pair-disconnected': z.strictObject({ ...objectId, reason }),
   'completion-queue-error': z.strictObject({ ...objectId, reason }),
+  /** Somebody was refused as `busy` on this shared queue pair; whoever held its posting lock has let go of it. */
+  'queue-pair-room': z.strictObject(objectId),
   /** The path to a node was lost or came back. */
   'path-lost': z.strictObject({ node: nodeName, reason }),
   'path-recovered': z.strictObject({ node: nodeName }),

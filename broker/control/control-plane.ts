@@ -160,6 +160,9 @@ export class ControlPlane {
     this.engine.on('queue-pair-disconnected', ({ job: _job, ...body }) => {
       for (const holder of this.queuePairs.byNumber(body)?.holders ?? []) holder.send('queue-pair-disconnected', body)
     })
+    this.engine.on('queue-pair-room', ({ job: _job, ...body }) => {
+      for (const holder of this.queuePairs.byNumber(body)?.holders ?? []) holder.send('queue-pair-room', body)
+    })
     this.engine.on('completion-queue-error', ({ job: _job, ...body }) => {
       for (const holder of this.completionQueues.byNumber(body)?.holders ?? []) {
         holder.send('completion-queue-error', body)

@@ -365,5 +365,6 @@ export function sweepQueuePair(engine: Engine, queuePair: EngineQueuePair, membe
     const word = queuePair.receiveSlotWord(slot)
     if (freeClaimedBy(words, word, member, memory.i32[word + receiveSlot.word.generation]!)) swept++
   }
+  engine.tellRoom(queuePair)
   return swept
 }

@@ -221,6 +221,8 @@ export interface EngineEvents {
   'queue-pair-error': Numbered & { job: number; status: number; reason: string }
   'queue-pair-disconnected': Numbered & { job: number; reason: string }
   'completion-queue-error': Numbered & { job: number; reason: string }
+  /** A poster that was refused for a lock that somebody held may try again. */
+  'queue-pair-room': Numbered & { job: number }
   /** A lane went down by itself. Its flows wait for a successor; the control plane destroys it and makes one, or abandons the path. */
   'lane-failed': { lane: number; incarnation: number; reason: string }
   /** Port, path or device changes, already acknowledged to the device. */

@@ -8,7 +8,7 @@
  */
 
 import { counterIndex, counterNames, nodeFileGeometry } from '../../protocol/node-file.js'
-import { activityQueuePair } from '../../protocol/queue-pair-segment.js'
+import { activityQueuePair, queuePairHeader } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
 import { connectByService, messageType, rejectReason } from '../../protocol/wire.js'
 import { anyActive, collectActive } from '../../shm/activity.js'
@@ -44,6 +44,7 @@ const NEWS_LIMIT = 128
 /** News that waited this many turns for a message to ride on are told although others keep the engine busy. */
 const NEWS_TURNS = 8
 const POLL_BATCH = 256
+const WANT_ROOM = queuePairHeader.word.wantRoom
 /** After so many writes without a frame behind them one is sent, so that few stay unproven when the lane is lost. */
 const MARKER_WRITES = 64
 const MARKER_BYTES = 1 << 20
@@ -228,6 +229,15 @@ export class Engine {
     // Receives first: what is sent from this queue pair to itself then finds them.
     this.#drainReceives(queuePair)
     this.#drainSends(queuePair)
+    this.tellRoom(queuePair)
+  }
+
+  /** Who held a posting lock comes here after it let go (or was swept): those who were refused meanwhile hear of it. */
+  tellRoom(queuePair: EngineQueuePair): void {
+    const { words, number, generation, job } = queuePair
+    if (words.load(WANT_ROOM) === 0) return
+    words.store(WANT_ROOM, 0)
+    this.ports.emit('queue-pair-room', { number, generation, job })
   }
 
   #drainSends(queuePair: EngineQueuePair): void {
