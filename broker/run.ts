@@ -18,6 +18,8 @@ import { toFailure } from './control/failure.js'
 import { RuntimeDirectory } from './control/runtime-directory.js'
 import { type BrokerOptions, checkSettings, type Settings } from './control/settings.js'
 import { within } from './control/within.js'
+import type { EngineOptions } from './engine/commands.js'
+import { EngineClient } from './engine/engine-client.js'
 import { BrokerPage } from './observe/broker-page.js'
 import { createLogger, type Logger } from './observe/logger.js'
 import { NodeFile, readBootId } from './observe/node-file.js'
@@ -68,13 +70,19 @@ const STOP_POLL_MS = 10
 export async function runBroker(options: BrokerOptions): Promise<RunningBroker> {
   const settings = checkSettings(options)
   const log = createLogger({ level: settings.logLevel, ...streamOf(settings) }, settings.node)
+  // Whoever stands by has its engine's thread ready when its turn comes.
+  const prepared = settings.standby && !options.startEngine ? EngineClient.prepare() : null
+  const startEngine = prepared ? (given: EngineOptions) => prepared.start(given) : settings.startEngine
   const directory = await RuntimeDirectory.claim({
     path: settings.runtimeDirectory,
     socketMode: settings.socketMode,
     onFriendlyLockLost: (error) => log.warn({ reason: error.message }, 'the lock in front was not refreshed'),
     standby: settings.standby,
+  }).catch(async (error) => {
+    await prepared?.abandon()
+    throw error
   })
-  const broker = await makeBroker(settings, directory, log)
+  const broker = await makeBroker({ ...settings, startEngine }, directory, log)
   try {
     await broker.start()
   } catch (error) {

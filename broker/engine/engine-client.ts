@@ -3,7 +3,7 @@
  * A command's promise settles exactly once: with its answer, its failure, or `internal-error` when the engine ended.
  */
 import { EventEmitter } from 'node:events'
-import { Worker } from 'node:worker_threads'
+import { MessageChannel, Worker } from 'node:worker_threads'
 import { isErrorCode } from '../../protocol/error-codes.js'
 import { SharedVerbsError } from '../../protocol/errors.js'
 import { eventfdSignal } from '../../shm/libc.js'
@@ -27,6 +27,13 @@ interface Waiting {
 
 const toError = (failure: EngineFailure): SharedVerbsError =>
   new SharedVerbsError(isErrorCode(failure.code) ? failure.code : 'internal-error', failure.message)
+
+export interface PreparedEngine {
+  /** Once. */
+  start(options: EngineOptions): Promise<{ engine: EngineClient; ready: EngineReady }>
+  /** It is not needed. */
+  abandon(): Promise<void>
+}
 
 export class EngineClient {
   readonly #worker: Worker
@@ -53,18 +60,34 @@ export class EngineClient {
   }
 
   /** Starts the engine and waits until its device is open. */
-  static async start(options: EngineOptions): Promise<{ engine: EngineClient; ready: EngineReady }> {
+  static start(options: EngineOptions): Promise<{ engine: EngineClient; ready: EngineReady }> {
+    return EngineClient.prepare().start(options)
+  }
+
+  /** A thread with everything loaded that waits for its options: most of what a start takes. */
+  static prepare(): PreparedEngine {
     const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
+    const { port1: giver, port2: taker } = new MessageChannel()
     const worker = new Worker(new URL(`./worker.${extension}`, import.meta.url), {
-      workerData: options,
+      workerData: taker,
+      transferList: [taker],
       name: 'engine',
     })
-    const engine = new EngineClient(worker, options.doorbell)
-    const ready = await new Promise<EngineReady>((resolve, reject) => {
-      engine.on('ready', resolve)
-      engine.on('failed', (failure) => reject(toError(failure)))
-    })
-    return { engine, ready }
+    return {
+      start: async (options) => {
+        const engine = new EngineClient(worker, options.doorbell)
+        const ready = new Promise<EngineReady>((resolve, reject) => {
+          engine.on('ready', resolve)
+          engine.on('failed', (failure) => reject(toError(failure)))
+        })
+        giver.postMessage(options)
+        return { engine, ready: await ready.finally(() => giver.close()) }
+      },
+      abandon: async () => {
+        giver.close()
+        await worker.terminate()
+      },
+    }
   }
 
   on<Name extends EngineEventName>(name: Name, listener: (body: EngineEvents[Name]) => void): this {

@@ -2,7 +2,7 @@
  * The engine's thread: opens the device, turns the duty cycle, takes commands between turns. It returns to its event loop only while a
  * command waits for its answer, so that the handler's promises go on.
  */
-import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { counterIndex, nodeFileHeader } from '../../protocol/node-file.js'
 import { clock } from '../../shm/libc.js'
 import { Mapping } from '../../shm/mapping.js'
@@ -21,7 +21,14 @@ const COMMAND_TURNS = 32
 const TABLES_MS = 100
 
 const port = parentPort!
-const options = workerData as EngineOptions
+/** By a port of its own: what arrives at `port` is only ever taken between turns. */
+const options = await new Promise<EngineOptions>((resolve) => {
+  const giver = workerData as MessagePort
+  giver.once('message', (given: EngineOptions) => {
+    giver.close()
+    resolve(given)
+  })
+})
 
 const send = (message: EngineMessage): void => port.postMessage(message)
 function emit<Name extends EngineEventName>(name: Name, body: EngineEvents[Name]): void {
