@@ -45,12 +45,10 @@ const ANSWER_MS = 60_000
 export class TrafficProcess {
   readonly child: ChildProcess
   #answers: ((report: TrafficReport) => void)[] = []
-  #last: TrafficReport | null = null
 
   constructor(role: 'sender' | 'receiver', runtimeDirectory: string, service: string, node = '') {
     this.child = fork(fileOf(role), [runtimeDirectory, service, node])
     this.child.on('message', (report: TrafficReport) => {
-      this.#last = report
       for (const answer of this.#answers.splice(0)) answer(report)
     })
   }
@@ -62,11 +60,6 @@ export class TrafficProcess {
   /** What is under way gets its verdict first. */
   stop(): Promise<TrafficReport> {
     return this.#order('stop')
-  }
-
-  /** What it has told before. */
-  get last(): TrafficReport | null {
-    return this.#last
   }
 
   #order(order: TrafficOrder): Promise<TrafficReport> {
@@ -96,7 +89,7 @@ export class TrafficProcess {
 export const successes = ({ tallies }: TrafficReport): number =>
   Object.values(tallies).reduce((sum, { success }) => sum + success, 0)
 
-/** What the two ends say about each connection must fit together. `isWhole`: the receiver saw everything, it was never killed. */
+/** What the two ends say about each connection must fit together, unless the receiver was killed and forgot. */
 export function contradictions(sent: TrafficReport, received: TrafficReport): string[] {
   const found = [...sent.failures, ...received.failures]
   for (const [connection, { success, uncertain, withoutVerdict }] of Object.entries(sent.tallies)) {
