@@ -14,6 +14,7 @@ const help = `npm run storm -- [options]
   --processes <n>      on each of two nodes, 4 to 64 (8)
   --rate <n>           requests a second of each process (100)
   --seed <n>           decides the faults; printed (by chance)
+  --keep               keep journals and logs if it fails
   --json               last line as JSON, no progress
 
 Exit status 1 if anything was lost, doubled, reordered, corrupted, wrong, stuck
@@ -47,6 +48,7 @@ function optionsOf(values: Readonly<Record<string, string | boolean | undefined>
     processes: between('processes', numberOf(values, 'processes', 8), 4, 64),
     rate: between('rate', numberOf(values, 'rate', 100), 1, 100_000),
     seed: numberOf(values, 'seed', randomInt(1_000_000)),
+    keep: values['keep'] === true,
   }
 }
 
@@ -62,6 +64,7 @@ const { values } = parseArgs({
   options: {
     ...Object.fromEntries(names.map((name) => [name, text])),
     json: { type: 'boolean' },
+    keep: { type: 'boolean' },
     help: { type: 'boolean' },
   },
 })

@@ -12,6 +12,8 @@ export interface StormOptions {
   /** Requests a second of each process. */
   readonly rate: number
   readonly seed: number
+  /** Journals and logs of a storm that failed stay. */
+  readonly keep: boolean
 }
 
 export interface Progress {
@@ -29,7 +31,7 @@ export interface StormResult extends Tally {
   /** Median over the kills. */
   readonly longestSurvivorPauseMs: number
   readonly longestSurvivorPauseMaxMs: number
-  readonly trouble: readonly string[]
+  readonly trouble: string[]
   readonly events: readonly (readonly [string, number])[]
   readonly secondsTaken: number
   readonly seed: number

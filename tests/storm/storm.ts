@@ -1,5 +1,5 @@
 /** A storm from its first process to its verdict. */
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -27,7 +27,7 @@ import {
   queueOfSeat,
   readHeader,
 } from './plan.js'
-import type { Progress, StormOptions, StormResult } from './report.js'
+import { isFaultless, type Progress, type StormOptions, type StormResult } from './report.js'
 import { type Fault, scheduleOf } from './schedule.js'
 
 const SETTLE_MS = 60_000
@@ -37,13 +37,19 @@ const AFTERMATH_MS = 2000
 
 export async function runStorm(options: StormOptions, progress: Progress): Promise<StormResult> {
   const directory = mkdtempSync(join(tmpdir(), 'storm-'))
-  guardDirectory(directory)
+  if (!options.keep) guardDirectory(directory)
   const storm = new Storm(options, progress, directory)
+  let keeps = false
   try {
-    return await storm.run()
+    const result = await storm.run()
+    keeps = options.keep && !isFaultless(result)
+    if (keeps) storm.describe()
+    if (keeps) result.trouble.push(`journals and logs are kept in ${directory}`)
+    return result
   } finally {
     await storm.end()
-    rmSync(directory, { recursive: true, force: true })
+    if (keeps) rmSync(join(directory, 'build'), { recursive: true, force: true })
+    else rmSync(directory, { recursive: true, force: true })
   }
 }
 
@@ -84,6 +90,12 @@ class Storm {
     const leaks = await this.#leaks(baseline)
     const left = filesInShm() - inShm
     return this.#result(crew, secondsTaken, stuck, leaks.segments + Math.max(0, left), leaks.descriptors)
+  }
+
+  /** For whoever reads the journals: whose they are, and what happened when. */
+  describe(): void {
+    const about = { lives: this.#crew?.lives, outages: this.#outages }
+    writeFileSync(join(this.#directory, 'about.json'), JSON.stringify(about))
   }
 
   async end(): Promise<void> {
