@@ -11,7 +11,7 @@ import { contradictions, successes, TrafficProcess, type TrafficReport } from '.
 
 const HOST = '127.0.0.1'
 const PORTS = { alpha: 17_471, beta: 17_472 } as const
-const PATIENCE_MS = 60_000
+const PATIENCE_MS = 120_000
 const ADDRESS = ['10.77.0.1/24', 'dev', 'veth0'] as const
 
 type Findings = Record<string, unknown>
