@@ -86,7 +86,7 @@ export function checkSettings(options: BrokerOptions): Settings {
     idle: options.idle ?? 'adaptive',
     bounceCount: options.bounceCount ?? defaults.bounceCount,
     bounceByteLength: options.bounceByteLength ?? defaults.bounceByteLength,
-    bulkWindowByteLength: options.bulkWindowByteLength ?? 2 ** 20,
+    bulkWindowByteLength: options.bulkWindowByteLength ?? 2 ** 22,
     limits: { ...defaultLimits, ...options.limits },
     socketMode: options.socketMode ?? 0o600,
     logLevel: options.logLevel ?? 'info',

@@ -12,6 +12,7 @@ import type { Engine } from './engine.js'
 import { finishSend, markWhole, settleFlow } from './finish.js'
 import { advance, gather } from './gather.js'
 import type { Lane } from './lane.js'
+import { SIGNALED_CHUNK_BYTES } from './lane-sizes.js'
 import { releaseRemoteRegion } from './remote-keys.js'
 import { requestStage, type SendRequest } from './request.js'
 import { chunkOpcode, sendFlows, sendNotice } from './transmit.js'
@@ -107,8 +108,8 @@ function postChunk(engine: Engine, lane: Lane, request: SendRequest): boolean {
     engine.counters[counterIndex['bulk-window-stalls']]!++
     return false
   }
-  // A message of the same flow that precedes this chunk must be posted before it.
-  if (request.flow!.frameStamp === lane.frameStamp) lane.closeFrame()
+  // A message of the same flow that precedes this chunk must be posted before it; others had better be, if it is long.
+  if (request.flow!.frameStamp === lane.frameStamp || byteLength >= SIGNALED_CHUNK_BYTES) lane.closeFrame()
   if (request.inlineByteLength > 0) return postInline(lane, request)
   const { local, localCursor } = request
   const entry = localCursor.entry

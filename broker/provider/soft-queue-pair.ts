@@ -281,7 +281,7 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
   /** Whether long messages are under way, in either direction, over a link that moves them. */
   get #isMoving(): boolean {
     if (this.link.phase !== 'up' || this.state === 'error') return false
-    return this.#isBlocked || this.#input.isMidway || this.#requester.isMovingLong
+    return this.#isBlocked || this.#input.isMidway || this.#responder.isMidway || this.#requester.isMovingLong
   }
 
   /** Receives and executes within the budget of a turn; returns how much was done. Who may not stay hot waits for an edge. */

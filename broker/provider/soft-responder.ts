@@ -123,6 +123,11 @@ export class Responder {
     return this.#faults?.dropAcknowledgements !== true && (this.#readFirst !== this.#readLast || this.#refusalCode >= 0)
   }
 
+  /** Segments of a message have arrived, and others are still to come. */
+  get isMidway(): boolean {
+    return this.#arrived > 0
+  }
+
   /** Requests executed on this connection. */
   get executed(): number {
     return this.#executed

@@ -3,7 +3,7 @@ import test from 'ava'
 import type { Flow } from '../../../broker/engine/flow.js'
 import { creditTier, Lane } from '../../../broker/engine/lane.js'
 import { LaneGroup } from '../../../broker/engine/lane-group.js'
-import { laneSizes } from '../../../broker/engine/lane-sizes.js'
+import { laneSizes, SIGNALED_CHUNK_BYTES } from '../../../broker/engine/lane-sizes.js'
 import { tellDelivered } from '../../../broker/engine/news.js'
 import type { SendRequest } from '../../../broker/engine/request.js'
 import { sendFlag, sendOpcode } from '../../../broker/provider/provider.js'
@@ -160,4 +160,17 @@ test('what is told as delivered stays below a failure that is not told yet, and 
   t.true(flow.acknowledgementDue, 'the rest is due when the failure was told')
   flow.failedSequences.length = 0
   t.is(tellDelivered(flow), 8)
+})
+
+test('small chunks are completed together by the last of their batch, long ones each by itself', (t) => {
+  const lane = laneOf(64)
+  const request = { chunksOutstanding: 0 } as unknown as SendRequest
+  const add = (byteLength: number): void => lane.addChunk(request, sendOpcode.write, 0, 1, 4096, byteLength, 1, -1)
+  for (let count = 0; count < 8; count++) add(64)
+  add(SIGNALED_CHUNK_BYTES)
+  add(64)
+  add(64)
+  lane.sealBatch()
+  const signaled = [...lane.batch.flags.subarray(0, lane.batch.count)].map((flags) => (flags & sendFlag.signaled) !== 0)
+  t.deepEqual(signaled, [...new Array<boolean>(8).fill(false), true, false, true])
 })

@@ -70,3 +70,14 @@ test('domains in use are known', (t) => {
   t.false(table.usesDomain(7))
   pages.close()
 })
+
+test('a region of two gigabytes and more is reached at both of its ends', (t) => {
+  const byteLength = 2 ** 31 + 4096
+  const pages = new Arena(byteLength)
+  const region = new MemoryTable(randomBytes(4)).register(pages.memory.address, byteLength, 1, rights)!
+  t.is(region.byteLength, byteLength)
+  pages.memory.u8[byteLength - 1] = 7
+  t.is(region.memory.u8[byteLength - 1], 7)
+  t.is(region.memory.i64.length, byteLength / 8)
+  pages.close()
+})
