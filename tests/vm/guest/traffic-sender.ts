@@ -8,8 +8,8 @@ import { TrafficTeller } from './traffic-teller.js'
 const [runtimeDir, service, node] = process.argv.slice(2) as [string, string, string]
 const teller = new TrafficTeller()
 const PAUSE_MS = 200
-/** Longer than a path is retried and a node is taken for alive. */
-const VERDICT_MS = 45_000
+/** Longer than a node is taken for alive, and what waits for it is kept after that. */
+const VERDICT_MS = 90_000
 
 async function attachAndSend(): Promise<void> {
   const session = await attach({ runtimeDir, ...JOB })
