@@ -46,7 +46,7 @@ export class Broker {
     const { name, main, directory, port, peer, peerPort, log } = this.#plan
     const places = ['--runtime-dir', directory, '--node', name, '--host', '127.0.0.1', '--port', String(port)]
     const rest = ['--peer', `${peer}=127.0.0.1:${peerPort}`, '--provider', 'soft', '--log-level', 'info', '--json']
-    const patience = ['--lanes', '2', '--reattach-grace-ms', '10000', '--peer-grace-ms', '120000']
+    const patience = ['--lanes', '2', '--reattach-grace-ms', '60000', '--peer-grace-ms', '120000']
     const env = { ...process.env, SHARED_VERBS_CLUSTER_KEY: 'secret of the storm', [MARK_NAME]: runMark }
     const output = openSync(log, 'a', 0o600)
     const child = spawn(process.execPath, [main, 'start', ...places, ...rest, ...patience], {

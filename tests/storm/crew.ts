@@ -123,7 +123,6 @@ export class Crew {
   #spawn(node: NodeName, seat: number, buffersEach: number): { life: Life; child: ChildProcess } {
     const { script, directory, log, mostProcesses, planOf } = this.#plan
     const process_ = this.lives.length
-    if (process_ >= mostProcesses) throw new Error('more processes than were planned for')
     const firstBuffer = this.#buffers
     this.#buffers += buffersEach * queuePairsOf(seat).length
     const journal = `${directory}/journal-${process_}`
@@ -157,6 +156,10 @@ export class Crew {
         this.#complain(life, `ended with ${signal ?? code}: ${this.#lastWords()}`)
       }
       if (this.#ending) return
+      if (this.lives.length >= this.#plan.mostProcesses) {
+        this.#complain(life, 'one process after the other ends')
+        return
+      }
       Object.assign(seat, this.#spawn(node, seat.seat, LATER_BUFFERS), { ready: false })
       this.#watch(seat)
     })

@@ -21,7 +21,7 @@ export interface JournalRecord {
   /** Who posted the request that this is about. */
   readonly process: number
   readonly sequence: number
-  /** Accepted ones; buffer of a received one. */
+  /** Of an intent its slot + 1; accepted ones; buffer of a received one. */
   readonly count: number
   readonly timeMs: number
   /** What an atomic is to find, and what it found. */

@@ -10,7 +10,7 @@
  */
 import { status, statusName } from '../../protocol/statuses.js'
 import { known, type Ledger, type Line, nameOf } from './ledger.js'
-import { DATAGRAM, isTwoSided, kindNumber, kinds, POLL_BATCH, queueOf } from './plan.js'
+import { DATAGRAM, isTwoSided, kindNumber, kinds, POLL_BATCH, queueOf, SMALL_SLOTS } from './plan.js'
 
 export interface Tally {
   messages: number
@@ -22,6 +22,8 @@ export interface Tally {
   unknownVerdicts: number
   /** Taken by somebody who was killed before it was written down. */
   unrecorded: number
+  /** Of processes that died while no broker lived: their memory was gone before the requests began. */
+  refused: number
   readonly notes: string[]
 }
 
@@ -53,6 +55,7 @@ class Judge {
   readonly tally: Tally = {
     ...{ messages: 0, lost: 0, duplicated: 0, reordered: 0, corrupted: 0, wrongVerdicts: 0, unknownVerdicts: 0 },
     unrecorded: 0,
+    refused: 0,
     notes: [],
   }
   readonly #evidence: Evidence
@@ -112,7 +115,8 @@ class Judge {
     const mayBeUnknown = line.queuePair === DATAGRAM && (kind === WRITE || kind === ADD)
     if (verdict === status.unknown && mayBeUnknown) return
     // A dead process's memory may be gone before its request begins.
-    const mayFail = verdict === status.localProtectionError && this.#evidence.isDead(line.process)
+    const mayFail = verdict === status.localProtectionError && this.#diedWithItsMemory(line, sequence)
+    if (mayFail && !received) this.tally.refused++
     if (!mayFail || received)
       this.#fault('wrongVerdicts', `${what}: ${statusName(verdict)}${received ? ', and it came' : ''}`)
   }
@@ -121,12 +125,18 @@ class Judge {
   #missing(line: Line, sequence: number, what: string, receiver: number): void {
     const inBuffer = (line.known[sequence]! & known.inBuffer) !== 0
     const leavesNothing = kinds[line.kind[sequence]!] === 'write-with-immediate'
+    // Its memory went with it, and who took that verdict was killed as well: counted already.
+    if (line.verdictOf(sequence) === undefined && this.#diedWithItsMemory(line, sequence)) return
     if (inBuffer || leavesNothing) this.#miss(receiver, line.queuePair)
     else
       this.#fault(
         'lost',
         `${what}: ${line.verdictOf(sequence) === undefined ? 'no verdict' : 'success'}, and it never came`,
       )
+  }
+
+  #diedWithItsMemory(line: Line, sequence: number): boolean {
+    return this.#evidence.isDead(line.process) && line.slot[sequence]! > SMALL_SLOTS
   }
 
   #miss(node: number, queuePair: number): void {

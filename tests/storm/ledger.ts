@@ -12,6 +12,8 @@ export class Line {
   readonly queuePair: number
   count = 0
   kind = new Uint8Array(1024)
+  /** Slot + 1 of its memory. */
+  slot = new Uint8Array(1024)
   known = new Uint8Array(1024)
   verdict = new Uint8Array(1024).fill(NO_VERDICT)
   expected = new Float64Array(1024)
@@ -31,6 +33,7 @@ export class Line {
         return made
       }
       this.kind = grown(this.kind, new Uint8Array(2 * before))
+      this.slot = grown(this.slot, new Uint8Array(2 * before))
       this.known = grown(this.known, new Uint8Array(2 * before))
       this.verdict = grown(this.verdict, new Uint8Array(2 * before).fill(NO_VERDICT))
       this.expected = grown(this.expected, new Float64Array(2 * before))
@@ -85,6 +88,7 @@ export class Ledger {
         line.kind[record.sequence] = record.kind
         line.known[record.sequence]! |= known.intent
         line.expected[record.sequence] = record.value
+        line.slot[record.sequence] = record.count
         const list = open.get(record.queuePair) ?? []
         list.push(record)
         open.set(record.queuePair, list)

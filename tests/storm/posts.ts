@@ -94,8 +94,8 @@ export class Posts {
     const drafts = this.#drafts
     const { journal, plan, flags } = this.#parts
     const about = { queuePair: line.index, status: 0, process: plan.process, timeMs: machineMs() }
-    for (const { kind, sequence, expected } of drafts) {
-      journal.add({ type: recordType.intent, ...about, kind, sequence, count: 0, value: expected })
+    for (const { kind, sequence, slot, expected } of drafts) {
+      journal.add({ type: recordType.intent, ...about, kind, sequence, count: slot, value: expected })
     }
     journal.write()
     const accepted = line.queuePair.postSend(drafts.map(({ request }) => request))

@@ -55,7 +55,7 @@ export const isFaultless = (result: StormResult): boolean =>
 export function jsonOf(result: StormResult): string {
   const { kills, brokerKills, linkCuts, messages, lost, duplicated, reordered, corrupted, wrongVerdicts } = result
   const { unknownVerdicts, stuck, leakedSegments, leakedDescriptors, longestSurvivorPauseMs, seed } = result
-  const { longestSurvivorPauseMaxMs, stops, unrecorded, secondsTaken, trouble, notes } = result
+  const { longestSurvivorPauseMaxMs, stops, unrecorded, refused, secondsTaken, trouble, notes } = result
   return JSON.stringify({
     ...{
       kills,
@@ -70,7 +70,7 @@ export function jsonOf(result: StormResult): string {
       unknownVerdicts,
     },
     ...{ stuck, leakedSegments, leakedDescriptors, longestSurvivorPauseMs, seed, longestSurvivorPauseMaxMs, stops },
-    ...{ unrecorded, secondsTaken, ...(isFaultless(result) ? {} : { trouble, notes }) },
+    ...{ unrecorded, refused, secondsTaken, ...(isFaultless(result) ? {} : { trouble, notes }) },
   })
 }
 
@@ -88,6 +88,7 @@ export function tableOf(result: StormResult): string {
     row('messages', result.messages, 'all opcodes, each judged'),
     row('unknown verdicts', result.unknownVerdicts, 'writes and adds by datagram only'),
     row('unrecorded', result.unrecorded, 'polled by a process that was killed right then'),
+    row('refused', result.refused, 'memory of the poster died with it'),
     row('survivors pause, median', result.longestSurvivorPauseMs, 'ms, over the kills'),
     row('survivors pause, longest', result.longestSurvivorPauseMaxMs, 'ms'),
     ...FAULTS.map((name) => row(name, result[name], result[name] === 0 ? '' : 'FAULT')),

@@ -222,7 +222,7 @@ class Worker {
         }
       }
     }
-    this.#receiveInto(queuePair, id)
+    if (success) this.#receiveInto(queuePair, id)
   }
 
   #checkRead(
