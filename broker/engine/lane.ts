@@ -451,14 +451,8 @@ export class Lane {
   ): void {
     const read = opcode === sendOpcode.read
     this.#record(read ? ledgerKind.read : ledgerKind.write, stage, byteLength, request)
-    this.batch.begin(
-      (this.#ledgerTail - 1) >>> 0,
-      this.sendIdHigh,
-      opcode,
-      this.#signal(byteLength >= SIGNALED_CHUNK_BYTES),
-      remoteAddress,
-      remoteKey,
-    )
+    const flags = this.#signal(byteLength >= SIGNALED_CHUNK_BYTES)
+    this.batch.begin((this.#ledgerTail - 1) >>> 0, this.sendIdHigh, opcode, flags, remoteAddress, remoteKey)
     this.batch.addSge(address, byteLength, localKey)
     this.bulkPostedByteLength += byteLength
     this.bulkChunks++
