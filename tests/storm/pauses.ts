@@ -5,13 +5,17 @@ import { queueOfSeat } from './plan.js'
 
 /** A pause that begins later than this after a kill has another cause. */
 const SHADOW_MS = 100
-const BEFORE_MS = 300
+const BEFORE_MS = 1000
+/** How long before a kill nothing of it can be seen. */
+const ORDINARY_MS = 400
 const AFTER_MS = 5000
 
 export interface Pauses {
   /** Over the kills: the longest time without a completion at the survivors that poll the same queue. */
   readonly medianMs: number
   readonly mostMs: number
+  /** The same median at moments shortly before the kills: what the machine does to everybody. */
+  readonly ordinaryMs: number
   readonly kills: number
 }
 
@@ -24,6 +28,7 @@ export interface Outage {
 export function pausesOf(lives: readonly Life[], taken: readonly Taken[], outages: readonly Outage[]): Pauses {
   const timesOf = new Map(taken.map(({ process, timesMs }) => [process, timesMs]))
   const longest: number[] = []
+  const ordinary: number[] = []
   for (const dead of lives) {
     const { killedMs } = dead
     if (killedMs === null || outages.some(({ fromMs, toMs }) => killedMs > fromMs - BEFORE_MS && killedMs < toMs))
@@ -32,15 +37,19 @@ export function pausesOf(lives: readonly Life[], taken: readonly Taken[], outage
     const near = others.flatMap(({ process }) =>
       between(timesOf.get(process) ?? [], killedMs - BEFORE_MS, killedMs + AFTER_MS),
     )
-    const pause = longestPause(
-      near.sort((one, other) => one - other),
-      killedMs,
-    )
-    if (pause !== undefined) longest.push(pause)
+    const inOrder = near.sort((one, other) => one - other)
+    const pause = longestPause(inOrder, killedMs)
+    if (pause === undefined) continue
+    longest.push(pause)
+    ordinary.push(longestPause(inOrder, killedMs - ORDINARY_MS) ?? 0)
   }
-  longest.sort((one, other) => one - other)
-  const at = (part: number): number => longest[Math.min(longest.length - 1, Math.floor(longest.length * part))] ?? 0
-  return { medianMs: at(0.5), mostMs: at(1), kills: longest.length }
+  const ordinaryMs = part(ordinary, 0.5)
+  return { medianMs: part(longest, 0.5), mostMs: part(longest, 1), ordinaryMs, kills: longest.length }
+}
+
+function part(values: readonly number[], of: number): number {
+  const inOrder = [...values].sort((one, other) => one - other)
+  return inOrder[Math.min(inOrder.length - 1, Math.floor(inOrder.length * of))] ?? 0
 }
 
 const sharesQueue = (one: Life, other: Life): boolean =>

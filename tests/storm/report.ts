@@ -31,6 +31,8 @@ export interface StormResult extends Tally {
   /** Median over the kills. */
   readonly longestSurvivorPauseMs: number
   readonly longestSurvivorPauseMaxMs: number
+  /** As the median, where nobody was killed. */
+  readonly ordinaryPauseMs: number
   readonly trouble: string[]
   readonly events: readonly (readonly [string, number])[]
   readonly secondsTaken: number
@@ -55,7 +57,8 @@ export const isFaultless = (result: StormResult): boolean =>
 export function jsonOf(result: StormResult): string {
   const { kills, brokerKills, linkCuts, messages, lost, duplicated, reordered, corrupted, wrongVerdicts } = result
   const { unknownVerdicts, stuck, leakedSegments, leakedDescriptors, longestSurvivorPauseMs, seed } = result
-  const { longestSurvivorPauseMaxMs, stops, unrecorded, refused, secondsTaken, trouble, notes } = result
+  const { longestSurvivorPauseMaxMs, ordinaryPauseMs, stops, unrecorded, refused, secondsTaken, trouble, notes } =
+    result
   return JSON.stringify({
     ...{
       kills,
@@ -69,7 +72,16 @@ export function jsonOf(result: StormResult): string {
       wrongVerdicts,
       unknownVerdicts,
     },
-    ...{ stuck, leakedSegments, leakedDescriptors, longestSurvivorPauseMs, seed, longestSurvivorPauseMaxMs, stops },
+    ...{
+      stuck,
+      leakedSegments,
+      leakedDescriptors,
+      longestSurvivorPauseMs,
+      seed,
+      longestSurvivorPauseMaxMs,
+      ordinaryPauseMs,
+      stops,
+    },
     ...{ unrecorded, refused, secondsTaken, ...(isFaultless(result) ? {} : { trouble, notes }) },
   })
 }
@@ -90,6 +102,7 @@ export function tableOf(result: StormResult): string {
     row('unrecorded', result.unrecorded, 'polled by a process that was killed right then'),
     row('refused', result.refused, 'memory of the poster died with it'),
     row('survivors pause, median', result.longestSurvivorPauseMs, 'ms, over the kills'),
+    row('pause without a kill', result.ordinaryPauseMs, 'ms, what the machine does to everybody'),
     row('survivors pause, longest', result.longestSurvivorPauseMaxMs, 'ms'),
     ...FAULTS.map((name) => row(name, result[name], result[name] === 0 ? '' : 'FAULT')),
     ...[...result.trouble, ...result.notes].slice(0, 5).map((text) => `  ${text}`.slice(0, WIDTH)),

@@ -332,6 +332,7 @@ class Storm {
       ...{ kills, stops, brokerKills, linkCuts, ...tally, stuck: stuck.length, leakedSegments, leakedDescriptors },
       longestSurvivorPauseMs: Number(pauses.medianMs.toFixed(2)),
       longestSurvivorPauseMaxMs: Number(pauses.mostMs.toFixed(2)),
+      ordinaryPauseMs: Number(pauses.ordinaryMs.toFixed(2)),
       trouble: this.#troubles(crew),
       events: [...crew.events],
       secondsTaken: Number(secondsTaken.toFixed(1)),
