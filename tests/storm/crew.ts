@@ -24,6 +24,8 @@ interface Seat {
   life: Life
   child: ChildProcess
   ready: boolean
+  /** It has said that it posts nothing more. */
+  stopped: boolean
 }
 
 export interface CrewPlan {
@@ -58,13 +60,17 @@ export class Crew {
     return this.#seats.every(({ ready }) => ready)
   }
 
+  get stopped(): boolean {
+    return this.#seats.every(({ stopped }) => stopped)
+  }
+
   get buffers(): number {
     return this.#buffers
   }
 
   start(node: NodeName, seat: number): void {
     const { life, child } = this.#spawn(node, seat, FIRST_BUFFERS)
-    const made: Seat = { node, seat, life, child, ready: false }
+    const made: Seat = { node, seat, life, child, ready: false, stopped: false }
     this.#seats.push(made)
     this.#watch(made)
   }
@@ -143,6 +149,7 @@ export class Crew {
     const { child, life, node } = seat
     child.on('message', (message: FromWorker) => {
       if ('ready' in message) seat.ready = seat.life === life && life.killedMs === null
+      else if ('stopped' in message) seat.stopped = true
       else {
         this.events.set(message.event, (this.events.get(message.event) ?? 0) + 1)
         if (/^queue-pair-error|^broker-lost false/.test(message.event)) this.#complain(life, message.event)

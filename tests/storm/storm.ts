@@ -269,7 +269,8 @@ class Storm {
     crew.tell('stop')
     const keepers = [...this.#keepers.values()]
     const left = (): string[] => keepers.flatMap((keeper) => keeper.unfinished())
-    const isOver = (): boolean => left().length === 0 && keepers.every((keeper) => keeper.untaken() === 0)
+    const isOver = (): boolean =>
+      crew.stopped && left().length === 0 && keepers.every((keeper) => keeper.untaken() === 0)
     try {
       await until(isOver, { timeoutMs: SETTLE_MS, what: 'the last verdicts' })
     } catch {

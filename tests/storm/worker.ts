@@ -64,7 +64,7 @@ export interface WorkerPlan {
 }
 
 export type ToWorker = 'stop' | 'end'
-export type FromWorker = { readonly ready: true } | { readonly event: string }
+export type FromWorker = { readonly ready: true } | { readonly stopped: true } | { readonly event: string }
 
 const ATTACH_MS = 40_000
 const IDLE_MS = 10
@@ -337,6 +337,7 @@ const parts = await prepare(plan)
 const worker = new Worker(parts)
 process.on('message', (message: ToWorker) => {
   worker.stopping = true
+  tell({ stopped: true })
   if (message === 'end') worker.ending = true
 })
 tell({ ready: true })
