@@ -251,12 +251,13 @@ class Broker implements RunningBroker {
   }
 
   async #startEngine(): Promise<StartedEngine> {
-    const { provider, device, host, node, idle, bounceByteLength, bounceCount, bulkWindowByteLength, faults } =
+    const { provider, device, path, host, node, idle, bounceByteLength, bounceCount, bulkWindowByteLength, faults } =
       this.#settings
     const span = ({ address, byteLength }: { address: number; byteLength: number }) => ({ address, byteLength })
     this.#started = await this.#settings.startEngine({
       provider,
       device,
+      path,
       host,
       port: 0,
       node,

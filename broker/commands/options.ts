@@ -32,6 +32,19 @@ export function wholeNumber(minimum: number, maximum: number): (text: string) =>
   }
 }
 
+/** `mlx5_0` or `mlx5_0:2`, as other RDMA tools write it. */
+export function devicePort(text: string): { readonly name: string; readonly port: number | null } {
+  const [, name = '', port] = /^([^:]+)(?::(\d{1,3}))?$/.exec(text) ?? []
+  if (name === '') throw new InvalidArgumentError('A device is needed, such as mlx5_0, or one with its port, mlx5_0:2.')
+  return { name, port: port === undefined ? null : Number(port) }
+}
+
+export function pathMtu(text: string): number {
+  const sizes = [256, 512, 1024, 2048, 4096]
+  if (!sizes.includes(Number(text))) throw new InvalidArgumentError(`One of ${sizes.join(', ')} is needed.`)
+  return Number(text)
+}
+
 export function nodeName(text: string): string {
   if (!isNodeName(text)) {
     throw new InvalidArgumentError('Letters, digits, dots, dashes and underscores make a node name, at most 64.')

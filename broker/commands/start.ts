@@ -7,11 +7,13 @@ import { readClusterKey } from './cluster-key.js'
 import { exitCodeHelp } from './exit-codes.js'
 import {
   type CommonOptions,
+  devicePort,
   directoryOf,
   gathered,
   jsonOption,
   nodeName,
   type PeerAddress,
+  pathMtu,
   peerAddress,
   runtimeDirOption,
   wholeNumber,
@@ -23,7 +25,11 @@ import { startInBackground } from './start-background.js'
 export interface StartOptions extends CommonOptions {
   readonly node?: string
   readonly provider: 'soft' | 'verbs' | 'auto'
-  readonly device?: string
+  readonly device?: { readonly name: string; readonly port: number | null }
+  readonly gidIndex?: number
+  readonly mtu?: number
+  readonly trafficClass: number
+  readonly serviceLevel: number
   readonly host: string
   readonly port: number
   readonly peer?: PeerAddress[]
@@ -88,7 +94,11 @@ export function addStartCommand(program: Command): void {
         .choices(['soft', 'verbs', 'auto'])
         .default('auto'),
     )
-    .option('--device <name>', 'RDMA device (default: the first usable one)')
+    .option('--device <name[:port]>', 'RDMA device (default: the first usable one)', devicePort)
+    .option('--gid-index <n>', "row of the port's GIDs (default: by --host)", wholeNumber(0, 65_535))
+    .option('--mtu <bytes>', 'at most this path MTU', pathMtu)
+    .option('--traffic-class <n>', 'of queue pairs that ask for none', wholeNumber(0, 255), 0)
+    .option('--service-level <n>', 'of all queue pairs', wholeNumber(0, 15), 0)
     .option('--host <address>', 'IPv4 address to listen on', '127.0.0.1')
     .option('--port <n>', 'port of the link between brokers; 0: any', wholeNumber(0, 65_535), 0)
     .option('--peer <name=host:port>', 'another broker; may be given again', gathered(peerAddress))
@@ -143,7 +153,14 @@ function brokerOptions(options: StartOptions): BrokerOptions {
     runtimeDirectory: directoryOf(options),
     ...(options.node === undefined ? {} : { node: options.node }),
     provider: options.provider,
-    device: options.device ?? null,
+    device: options.device?.name ?? null,
+    path: {
+      port: options.device?.port ?? null,
+      gidIndex: options.gidIndex ?? null,
+      mtu: options.mtu ?? null,
+      trafficClass: options.trafficClass,
+      serviceLevel: options.serviceLevel,
+    },
     host: options.host,
     port: options.port,
     peers,

@@ -5,6 +5,7 @@ import { isNodeName } from '../../protocol/address.js'
 import { SharedVerbsError } from '../../protocol/errors.js'
 import { defaults, limits as protocolLimits } from '../../protocol/limits.js'
 import { EngineClient } from '../engine/engine-client.js'
+import { noPathChoice, type PathChoice } from '../provider/provider.js'
 import { type Clock, systemClock } from './clock.js'
 import type { StartEngine } from './engine.js'
 import { type BrokerLimits, defaultLimits } from './limits.js'
@@ -16,6 +17,8 @@ export interface BrokerOptions {
   readonly node?: string
   readonly provider?: 'soft' | 'verbs' | 'auto'
   readonly device?: string | null
+  /** What of the device's path is chosen by hand. */
+  readonly path?: PathChoice
   /** Address on which the control link and the soft provider listen, IPv4. */
   readonly host?: string
   /** Port of the control link; 0 = any. */
@@ -72,6 +75,7 @@ export function checkSettings(options: BrokerOptions): Settings {
     node: options.node ?? hostname(),
     provider: options.provider ?? 'auto',
     device: options.device ?? null,
+    path: options.path ?? noPathChoice,
     host: options.host ?? '127.0.0.1',
     port: options.port ?? 0,
     peers: options.peers ?? {},

@@ -6,7 +6,7 @@
  * answered. Numbers (queue pairs, completion queues, regions, members, jobs, peers) are row numbers of the node file.
  */
 import type { LaneParameters } from '../../protocol/link.js'
-import type { QueuePairAddress as ProviderAddress, ProviderFailure } from '../provider/provider.js'
+import type { PathChoice, QueuePairAddress as ProviderAddress, ProviderFailure } from '../provider/provider.js'
 
 export interface MappedSpan {
   readonly address: number
@@ -16,6 +16,7 @@ export interface MappedSpan {
 export interface EngineOptions {
   readonly provider: 'soft' | 'verbs' | 'auto'
   readonly device: string | null
+  readonly path: PathChoice
   /** Address on which the soft provider listens. */
   readonly host: string
   readonly port: number

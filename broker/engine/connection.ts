@@ -179,7 +179,7 @@ function establish(
   if (!lane) pairTwins(engine, flow)
   queuePair.setState(queuePairState.connected)
   queuePairHeader.write(queuePair.memory, 0, { peerNode: peer, peerNumber: number, peerGeneration: generation })
-  engine.describeConnection(queuePair, flow)
+  queuePair.describe?.(flow)
   // Receives posted before this moment are news to the peer.
   if (lane && flow.limit !== flow.advertisedLimit) lane.addNews(flow)
   engine.wakeFlow(flow)

@@ -574,18 +574,9 @@ export class Engine {
   offer(accept: PendingAccept, service: string): void {
     const connection = this.nextCookie()
     if (this.accepts.size >= 4096) {
-      sendReject(
-        this,
-        accept.lane,
-        {
-          sourceNumber: accept.number,
-          sourceGeneration: accept.generation,
-          destinationNumber: connectByService,
-          destinationGeneration: 0,
-        },
-        accept.cookie,
-        rejectReason.busy,
-      )
+      const { number: sourceNumber, generation: sourceGeneration } = accept
+      const from = { sourceNumber, sourceGeneration, destinationNumber: connectByService, destinationGeneration: 0 }
+      sendReject(this, accept.lane, from, accept.cookie, rejectReason.busy)
       return
     }
     this.accepts.set(connection, accept)
@@ -597,10 +588,6 @@ export class Engine {
       service,
       remote: { number: accept.number, generation: accept.generation },
     })
-  }
-
-  describeConnection(queuePair: EngineQueuePair, flow: Flow): void {
-    queuePair.describe?.(flow)
   }
 }
 

@@ -72,6 +72,17 @@ function loseLanes(engine: Engine): void {
   for (const lane of engine.lanes) if (lane) engine.failLane(lane, 'the device is gone')
 }
 
+/** An orderly end closes connections as well: its command comes first. */
+const BROKEN_MS = 100
+
+function loseLaneSoon(engine: Engine, queuePair: number): void {
+  const broken = engine.lanes.find((lane) => lane?.queuePair.number === queuePair)
+  if (!broken) return
+  engine.timers.after(clock.nowMs(), BROKEN_MS, () => {
+    if (engine.lanes.includes(broken) && broken.state === 'up') engine.failLane(broken, 'its connection broke')
+  })
+}
+
 /** Continuations of command handlers run here: one round of the event loop drains them all. */
 const immediately = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
@@ -103,6 +114,10 @@ async function run(engine: Engine, device: Device, page: Mapping): Promise<void>
     const events = device.takeEvents()
     for (const event of events) {
       if (event.kind === 'device-fatal') loseLanes(engine)
+      if (event.kind === 'connection-broken') {
+        loseLaneSoon(engine, event.subject)
+        continue
+      }
       emit('device-event', { kind: event.kind, detail: String(event.subject) })
     }
   }
@@ -119,6 +134,7 @@ async function main(): Promise<void> {
     host,
     port: devicePort,
     ...(options.device === null ? {} : { name: options.device }),
+    path: options.path,
   })
   if (!opened.device) {
     emit('failed', toFailure(opened.failure))

@@ -1,5 +1,5 @@
 /** The one place that knows which providers exist. */
-import type { Device, DeviceDescription, ProviderFailure } from './provider.js'
+import { type Device, type DeviceDescription, noPathChoice, type PathChoice, type ProviderFailure } from './provider.js'
 import { openSoftDevice, type SoftDeviceOptions } from './soft-device.js'
 import { openVerbsDevice } from './verbs-device.js'
 import { type VerbsDeviceEntry, verbsDevices } from './verbs-inventory.js'
@@ -12,6 +12,7 @@ export interface OpenDeviceOptions extends Omit<SoftDeviceOptions, 'name'> {
   readonly provider: ProviderKind | 'auto'
   /** Default: the first device that can be used. */
   readonly name?: string
+  readonly path?: PathChoice
 }
 
 export type OpenedDevice =
@@ -23,7 +24,10 @@ const SOFT_NAME = 'soft0'
 export function openDevice(options: OpenDeviceOptions): OpenedDevice {
   const { provider, name } = options
   if (provider === 'soft') return openSoft(options)
-  const entries = verbsDevices().filter((entry) => name === undefined || entry.name === name)
+  const { port } = options.path ?? noPathChoice
+  const isMeant = (entry: VerbsDeviceEntry): boolean =>
+    (name === undefined || entry.name === name) && (port === null || entry.port === port)
+  const entries = verbsDevices().filter(isMeant)
   if (provider === 'verbs') return openVerbs(entries[0], options)
   const usable = entries.find(isUsable)
   return usable === undefined ? openSoft(options) : openVerbs(usable, options)
@@ -55,13 +59,14 @@ function describeVerbs(entry: VerbsDeviceEntry): DeviceDescription {
   return { provider: 'verbs', name, active: isUsable(entry), detail: `port ${port}, ${linkLayer}${obstacle}` }
 }
 
-function openVerbs(entry: VerbsDeviceEntry | undefined, { name, host }: OpenDeviceOptions): OpenedDevice {
+function openVerbs(entry: VerbsDeviceEntry | undefined, { name, host, path }: OpenDeviceOptions): OpenedDevice {
   const attempted = `opening ${name === undefined ? 'a device' : `device '${name}'`} of provider 'verbs'`
   if (verbsLibrary() === null) return failed('not-supported', `${attempted}: ${libraryRefusal()}`)
-  if (entry === undefined) return failed('not-supported', `${attempted}: libibverbs is here, but no such RDMA device`)
+  if (entry === undefined)
+    return failed('not-supported', `${attempted}: libibverbs is here, but no such RDMA device or port`)
   if (entry.node === null) return failed('not-supported', `${attempted}: ${entry.name} has no node in /dev/infiniband`)
   if (!entry.isAccessible) return failed('permission', `${attempted}: ${entry.node} may not be read and written`)
-  const opened = openVerbsDevice({ entry, host })
+  const opened = openVerbsDevice({ entry, host, path: path ?? noPathChoice })
   return 'code' in opened ? { device: null, failure: opened } : { device: opened, failure: null }
 }
 

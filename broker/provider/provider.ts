@@ -112,6 +112,8 @@ export interface ProviderEvent {
     | 'port-active'
     | 'port-error'
     | 'path-change'
+    /** Soft only: nothing will be answered on this queue pair any more, which its requests learn by their timeout. */
+    | 'connection-broken'
     | 'device-fatal'
   /** Queue pair number or completion queue handle, where it applies. */
   readonly subject: number
@@ -304,6 +306,20 @@ export interface Device {
   /** Releases everything; must not block even after the device went away. */
   close(): void
 }
+
+/** What an operator chose of a device's path; null leaves it to the device or to who asks. Means nothing to `soft`. */
+export interface PathChoice {
+  readonly port: number | null
+  /** Row of the port's table of GIDs. */
+  readonly gidIndex: number | null
+  /** At most this, a power of two from 256 to 4096. */
+  readonly mtu: number | null
+  /** For queue pairs that ask for none, 1 to 255. */
+  readonly trafficClass: number
+  readonly serviceLevel: number
+}
+
+export const noPathChoice: PathChoice = { port: null, gidIndex: null, mtu: null, trafficClass: 0, serviceLevel: 0 }
 
 export interface DeviceDescription {
   readonly provider: 'soft' | 'verbs'

@@ -67,6 +67,7 @@ export const ibvQueuePairAttributes = {
   'ah_attr.grh.hop_limit': 77,
   'ah_attr.grh.traffic_class': 78,
   'ah_attr.dlid': 80,
+  'ah_attr.sl': 82,
   'ah_attr.is_global': 85,
   'ah_attr.port_num': 86,
   pkey_index: 120,

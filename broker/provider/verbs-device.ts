@@ -13,6 +13,7 @@ import type {
   DeviceCapabilities,
   Done,
   MemoryRights,
+  PathChoice,
   PortState,
   ProtectionDomain,
   ProviderCompletionQueue,
@@ -45,6 +46,7 @@ export interface VerbsDeviceOptions {
   readonly entry: VerbsDeviceEntry
   /** IPv4 address; where the port has it as its own, peers reach the device by it. */
   readonly host: string
+  readonly path: PathChoice
 }
 
 export function openVerbsDevice(options: VerbsDeviceOptions): Device | ProviderFailure {
@@ -64,6 +66,7 @@ class OpenedVerbsDevice implements Device {
   readonly counters: ProviderCounters
   #entry: VerbsDeviceEntry
   readonly #host: string
+  readonly #path: PathChoice
   #context: VerbsContext
   #posting: VerbsPosting
   #completions: VerbsCompletions
@@ -85,7 +88,8 @@ class OpenedVerbsDevice implements Device {
   /** 'vanished': closed because the device is not there any more, and looking for its return. */
   #life: 'open' | 'vanished' | 'closed' = 'open'
 
-  constructor(context: VerbsContext, { entry, host }: VerbsDeviceOptions) {
+  constructor(context: VerbsContext, { entry, host, path }: VerbsDeviceOptions) {
+    this.#path = path
     this.name = entry.name
     this.#entry = entry
     this.#host = host
@@ -102,8 +106,13 @@ class OpenedVerbsDevice implements Device {
 
   port(): PortState {
     if (this.#life !== 'open') return { active: false, mtu: 0, linkLayer: this.#entry.linkLayer, address: '' }
-    const { isActive, mtu, linkLayer, lid } = this.#context.queryPort()
-    return { active: isActive, mtu, linkLayer, address: this.#gid?.value ?? `lid ${lid}` }
+    const { isActive, linkLayer, lid } = this.#context.queryPort()
+    return { active: isActive, mtu: this.#mtu, linkLayer, address: this.#gid?.value ?? `lid ${lid}` }
+  }
+
+  get #mtu(): number {
+    const { mtu } = this.#context.queryPort()
+    return Math.min(mtu, this.#path.mtu ?? mtu)
   }
 
   #watch(): void {
@@ -117,7 +126,7 @@ class OpenedVerbsDevice implements Device {
     const known = linkLayer === 'ethernet' ? this.#address : null
     this.#gid =
       (known === null
-        ? chooseGid(gids, linkLayer, this.#host)
+        ? chooseGid(gids, linkLayer, this.#host, this.#path.gidIndex)
         : gids.find(({ isRouted, value }) => isRouted && value === known)) ?? null
     this.#address ??= this.#gid?.value ?? null
   }
@@ -221,9 +230,9 @@ class OpenedVerbsDevice implements Device {
     receiveQueue: VerbsCompletionQueue,
     limits: QueuePairLimits,
   ): VerbsQueuePair {
-    const { mtu, lid } = this.#context.queryPort()
+    const { lid } = this.#context.queryPort()
     const number = fieldsOf(pointer, ibvQueuePair.byteLength).getUint32(ibvQueuePair.qp_num, true)
-    const path = { gid: this.#gid?.value ?? '', lid, mtu }
+    const path = { gid: this.#gid?.value ?? '', lid, mtu: this.#mtu }
     const address: QueuePairAddress = { number, packetSequence: random24(), path }
     const serial = this.#takeSerial()
     const gid = this.#gid
@@ -264,7 +273,9 @@ class OpenedVerbsDevice implements Device {
       refuse(done, 'invalid', `${attempted}: ${problem}`)
       return
     }
-    const path = { port, linkLayer, gidIndex: known.parts.gid?.index ?? 0, mtu: Number(known.parts.address.path.mtu) }
+    const { trafficClass, serviceLevel } = this.#path
+    const mtu = Number(known.parts.address.path.mtu)
+    const path = { port, linkLayer, gidIndex: known.parts.gid?.index ?? 0, mtu, trafficClass, serviceLevel }
     this.#modify(known, transitions.toReadyToReceive(remote, attributes, path), 'ready-to-receive', done)
   }
 

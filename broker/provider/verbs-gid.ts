@@ -32,10 +32,16 @@ export function gidOfHost(host: string): string {
 }
 
 /**
- * Ethernet: a routed one; the one of `host`, else the first with an IPv4 address, else the first. InfiniBand: the first,
+ * The one of `index` if there is one. Ethernet: a routed one; the one of `host`, else the first with an IPv4 address, else the first. InfiniBand: the first,
  * which is the port's own.
  */
-export function chooseGid(gids: readonly Gid[], linkLayer: 'ethernet' | 'infiniband', host: string): Gid | undefined {
+export function chooseGid(
+  gids: readonly Gid[],
+  linkLayer: 'ethernet' | 'infiniband',
+  host: string,
+  index: number | null = null,
+): Gid | undefined {
+  if (index !== null) return gids.find((gid) => gid.index === index)
   if (linkLayer === 'infiniband') return gids[0]
   const routed = gids.filter((gid) => gid.isRouted)
   const isMapped = (gid: Gid): boolean => gid.value.startsWith(MAPPED)

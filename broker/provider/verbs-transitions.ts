@@ -53,6 +53,9 @@ export interface PathOfPort {
   readonly linkLayer: 'ethernet' | 'infiniband'
   readonly gidIndex: number
   readonly mtu: number
+  /** For those that ask for none. */
+  readonly trafficClass: number
+  readonly serviceLevel: number
 }
 
 export const toReadyToReceive =
@@ -68,6 +71,7 @@ export const toReadyToReceive =
     view.setUint8(base + field.min_rnr_timer, rnrTimerCode(attributes.rnrTimerMs))
     view.setUint8(base + field['ah_attr.port_num'], path.port)
     view.setUint16(base + field['ah_attr.dlid'], Number(remote.path.lid), true)
+    view.setUint8(base + field['ah_attr.sl'], path.serviceLevel)
     if (path.linkLayer === 'ethernet') {
       view.setUint8(base + field['ah_attr.is_global'], 1)
       gidBytes(String(remote.path.gid)).forEach((byte, index) => {
@@ -75,7 +79,7 @@ export const toReadyToReceive =
       })
       view.setUint8(base + field['ah_attr.grh.sgid_index'], path.gidIndex)
       view.setUint8(base + field['ah_attr.grh.hop_limit'], HOP_LIMIT)
-      view.setUint8(base + field['ah_attr.grh.traffic_class'], attributes.trafficClass)
+      view.setUint8(base + field['ah_attr.grh.traffic_class'], attributes.trafficClass || path.trafficClass)
     }
     return (
       ibv.IBV_QP_STATE |

@@ -9,7 +9,7 @@ import type { EngineAnswer, EngineArguments, EngineCommandName, EngineOptions } 
 import type { Engine } from '../../broker/engine/engine.js'
 import { Engine as EngineClass } from '../../broker/engine/engine.js'
 import { defaultLaneParameters } from '../../broker/engine/lane-parameters.js'
-import type { Device, DeviceCapabilities } from '../../broker/provider/provider.js'
+import { type Device, type DeviceCapabilities, noPathChoice } from '../../broker/provider/provider.js'
 import type { FaultHooks } from '../../broker/provider/soft-faults.js'
 import { brokerPageGeometry } from '../../protocol/broker-page.js'
 import { completionQueueGeometry } from '../../protocol/completion-queue-segment.js'
@@ -71,6 +71,7 @@ export class EngineNode {
     const full = (): EngineOptions => ({
       provider: 'soft',
       device: null,
+      path: noPathChoice,
       host: '127.0.0.1',
       port: 0,
       node: name,

@@ -1,10 +1,12 @@
 /** The parts of the verbs provider that need no device. */
 import test from 'ava'
+import { ibvQueuePairAttributes } from '../../../broker/provider/verbs-abi.js'
 import { chooseGid, gidBytes, gidOfHost, gidText, isGid } from '../../../broker/provider/verbs-gid.js'
 import { VerbsLedger } from '../../../broker/provider/verbs-ledger.js'
 import { failureOf, statusOf } from '../../../broker/provider/verbs-status.js'
-import { mtuBytes, mtuCode, rnrTimerCode } from '../../../broker/provider/verbs-transitions.js'
+import { mtuBytes, mtuCode, rnrTimerCode, toReadyToReceive } from '../../../broker/provider/verbs-transitions.js'
 import { statusName } from '../../../protocol/statuses.js'
+import { Memory } from '../../../shm/memory.js'
 
 test('a completion retires its request and all before it, across the wrap', (t) => {
   const ledger = new VerbsLedger(3)
@@ -35,6 +37,8 @@ test('peers reach an Ethernet port by its routed address: the asked one, else an
   t.is(chooseGid([link], 'ethernet', '127.0.0.1'), link)
   t.is(chooseGid([older], 'ethernet', '10.0.0.1'), undefined)
   t.is(chooseGid(all, 'infiniband', '10.0.0.2'), link)
+  t.is(chooseGid(all, 'ethernet', '10.0.0.2', 1), older, 'the row that was chosen')
+  t.is(chooseGid(all, 'ethernet', '10.0.0.2', 9), undefined)
 })
 
 test('addresses are written as the kernel writes them', (t) => {
@@ -72,4 +76,29 @@ test('statuses and error numbers have the names of the contract', (t) => {
   t.is(failureOf('trying', -12).code, 'no-memory')
   t.is(failureOf('trying', 13).code, 'permission')
   t.regex(failureOf('trying', 5, 'a hint').message, /^device-gone: trying: EIO; a hint$/)
+})
+
+test('what is chosen of a path goes into the attributes of its queue pairs; a class that is asked for comes first', (t) => {
+  const memory = new Memory(new ArrayBuffer(256))
+  const remote = { number: 5, packetSequence: 9, path: { gid: first.value, lid: 0, mtu: 4096 } }
+  const attributes = {
+    readsInitiated: 4,
+    readsAccepted: 4,
+    pathMtu: 4096,
+    timeoutExponent: 14,
+    retryCount: 6,
+    rnrRetryCount: 7,
+    rnrTimerMs: 1,
+    trafficClass: 0,
+  }
+  const path = { port: 2, linkLayer: 'ethernet', gidIndex: 3, mtu: 1024, trafficClass: 32, serviceLevel: 5 } as const
+  const at = (name: keyof typeof ibvQueuePairAttributes): number => memory.u8[Number(ibvQueuePairAttributes[name])]!
+  toReadyToReceive(remote, attributes, path)(memory, 0)
+  t.is(at('ah_attr.grh.traffic_class'), 32)
+  t.is(at('ah_attr.sl'), 5)
+  t.is(at('ah_attr.port_num'), 2)
+  t.is(at('ah_attr.grh.sgid_index'), 3)
+  t.is(memory.view.getUint32(Number(ibvQueuePairAttributes.path_mtu), true), mtuCode(1024))
+  toReadyToReceive(remote, { ...attributes, trafficClass: 8 }, path)(memory, 0)
+  t.is(at('ah_attr.grh.traffic_class'), 8)
 })

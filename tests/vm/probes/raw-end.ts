@@ -80,7 +80,14 @@ export class RawEnd {
 
   connect(remote: QueuePairAddress, wished: Partial<QueuePairAttributes> = {}): void {
     const all = { ...attributes, ...wished }
-    const path = { port: 1, linkLayer: 'ethernet', gidIndex: this.#gidIndex, mtu: 1024 } as const
+    const path = {
+      port: 1,
+      linkLayer: 'ethernet',
+      gidIndex: this.#gidIndex,
+      mtu: 1024,
+      trafficClass: 0,
+      serviceLevel: 0,
+    } as const
     this.modify(transitions.toReadyToReceive(remote, all, path))
     this.modify(transitions.toReadyToSend(this.address.packetSequence, all))
   }
