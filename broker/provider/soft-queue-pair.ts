@@ -404,6 +404,7 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
 
   #breakStream(): void {
     this.link.break()
+    this.#context.emit('connection-broken', this.number)
     this.#output.clear()
     this.#responder.dropAnswers()
     this.#block(false)
