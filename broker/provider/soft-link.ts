@@ -17,7 +17,6 @@ import {
   EPOLLRDHUP,
   receive,
   send,
-  setBuffers,
   setNoDelay,
   socketError,
   tcpConnectStart,
@@ -36,11 +35,6 @@ import type { Endpoint } from './soft-sockets.js'
 
 /** Edges of both directions at once: an edge for writing comes only after the socket was full, so none wakes in vain. */
 const EVENTS = (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) >>> 0
-/**
- * Of the socket, in each direction: enough for a megabyte every 200 µs, and little enough that what one end copies in is still in the cache
- * when the other copies it out. Left to itself the kernel goes up to many megabytes.
- */
-const BUFFER_BYTES = 512 * 1024
 const FIRST_PAUSE_MS = 5
 const LONGEST_PAUSE_MS = 500
 const ANSWER_MS = 60_000
@@ -141,7 +135,6 @@ export class SoftLink implements Endpoint {
     this.fd = fd
     this.#tag = tag
     setNoDelay(fd)
-    setBuffers(fd, BUFFER_BYTES, BUFFER_BYTES)
   }
 
   #closeSocket(): void {
