@@ -371,8 +371,8 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
       return sent
     }
     if (sent > 0 && this.#requester.isOldestUnderWay) this.#requester.touch()
+    if (sent > 0) this.#responder.planTaken(sent)
     if (this.#output.pending > 0) this.#block(sent !== -EINTR)
-    else this.#responder.planSent()
     return sent
   }
 

@@ -89,8 +89,14 @@ export class Responder {
   #reads: PendingRead[] = [new PendingRead()]
   #readFirst = 0
   #readLast = 0
-  /** Reads answered into the plan that the socket has not taken yet: they still hold one of the accepted places. */
+  /**
+   * Reads answered into the plan whose data the socket has not taken yet: they still hold accepted places. Each by where in the stream of
+   * sent bytes its data ends, because the peer may have all of it, and ask for more, while the plan is not sent to its end.
+   */
   #readsInPlan = 0
+  #firstInPlan = 0
+  #dataEnds: Float64Array = new Float64Array(2)
+  #sentByteLength = 0
   #executed = 0
 
   constructor(parts: ResponderParts) {
@@ -106,6 +112,7 @@ export class Responder {
     this.#readsAccepted = readsAccepted
     this.#rnrTimerMicroseconds = Math.round(rnrTimerMs * 1000)
     this.#reads = Array.from({ length: ringCapacity(readsAccepted + 1) }, () => new PendingRead())
+    this.#dataEnds = new Float64Array(this.#reads.length)
   }
 
   /** First sequence that is not answered yet; every frame carries it. */
@@ -139,9 +146,13 @@ export class Responder {
     this.isAwaited = false
   }
 
-  /** The socket took the whole plan. */
-  planSent(): void {
-    this.#readsInPlan = 0
+  /** The socket took so much of the plan. */
+  planTaken(byteLength: number): void {
+    this.#sentByteLength += byteLength
+    while (this.#readsInPlan > 0 && this.#dataEnds[this.#firstInPlan]! <= this.#sentByteLength) {
+      this.#firstInPlan = (this.#firstInPlan + 1) & (this.#dataEnds.length - 1)
+      this.#readsInPlan--
+    }
   }
 
   /** Decides on a request or on the next segment of one; on 'place' its payload follows and then `finish`. */
@@ -280,7 +291,8 @@ export class Responder {
       // The last data of a read acknowledges it; no frame is needed to say so again.
       this.#told = (read.sequence + 1) | 0
       this.#readFirst = (this.#readFirst + 1) | 0
-      this.#readsInPlan++
+      const at = (this.#firstInPlan + this.#readsInPlan++) & (this.#dataEnds.length - 1)
+      this.#dataEnds[at] = this.#sentByteLength + this.#parts.output.pending - paddingOf(read.byteLength)
     }
   }
 
