@@ -17,7 +17,14 @@ mount --move /proc /host/proc
 mount --move /sys /host/sys
 mount --move /dev /host/dev
 mkdir -p /host/dev/shm /host/dev/pts
+# The repository may lie in a place that is about to be covered.
+mkdir /repository
+mount -o bind "/host$root" /repository
 for place in run tmp var/tmp dev/shm; do mount -t tmpfs tmpfs "/host/$place"; done
+if [ ! -d "/host$root" ]; then
+  mkdir -p "/host$root"
+  mount -o bind /repository "/host$root"
+fi
 mkdir /host/run/results
 mount -t 9p -o "$options,cache=none" results /host/run/results
 ip link set lo up
