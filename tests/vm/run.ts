@@ -38,8 +38,8 @@ function compile(): void {
   rmSync(built, { recursive: true, force: true })
   const flags = ['--noEmit', 'false', '--outDir', built, '--declaration', 'false', '--sourceMap', 'false']
   command(process.execPath, join(root, 'node_modules/typescript/bin/tsc'), '--project', root, ...flags)
-  // Test files find themselves in a project of their own, without this one's settings for sources.
-  writeFileSync(join(built, 'package.json'), '{ "type": "module" }\n')
+  // Test files find themselves in a project of their own, without this one's settings for sources. The machine cannot write a cache there.
+  writeFileSync(join(built, 'package.json'), '{ "type": "module", "ava": { "cache": false } }\n')
 }
 
 function prepared(): { image: Image | null; reason: string } {
