@@ -1,5 +1,5 @@
 /**
- * All microbenchmarks, one table: `npm run bench [-- name …]`. Names: shm, client, provider, allocation. Numbers are for the machine they
+ * All microbenchmarks, one table: `npm run bench [-- name …]`. Names: shm, client, provider, engine, allocation. Numbers are for the machine they
  * ran on, medians of several rounds; compare only within one run.
  */
 import { spawnSync } from 'node:child_process'
@@ -11,6 +11,7 @@ const programs: Readonly<Record<string, readonly string[]>> = {
   shm: ['shm.ts'],
   client: ['client-post-poll.ts'],
   provider: ['soft-provider.ts', '1'],
+  engine: ['engine.ts'],
   allocation: ['allocation.ts'],
 }
 
