@@ -91,8 +91,8 @@ export function settleAtomic(engine: Engine, flow: Flow, request: SendRequest, o
   if (request.stage === requestStage.finished) return
   endAtomic(flow, request.sequence)
   if (outcome.status === status.success) {
-    const region = request.local.regions[0]
-    if (region) region.memory.view.setBigInt64(request.local.offsets[0]!, outcome.original, true)
+    const { local } = request
+    if (local.count > 0) local.region(0).memory.view.setBigInt64(local.offset(0), outcome.original, true)
   }
   finishSend(engine, request, outcome.status)
   engine.wakeFlow(flow)

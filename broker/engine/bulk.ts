@@ -10,7 +10,7 @@ import { sendOpcode } from '../provider/provider.js'
 import { chunkLimit, windowLimit } from './bulk-pace.js'
 import type { Engine } from './engine.js'
 import { finishSend, markWhole, settleFlow } from './finish.js'
-import { advance, gather } from './gather.js'
+import { gather } from './gather.js'
 import type { Lane } from './lane.js'
 import { SIGNALED_CHUNK_BYTES } from './lane-sizes.js'
 import { releaseRemoteRegion } from './remote-keys.js'
@@ -111,11 +111,10 @@ function postChunk(engine: Engine, lane: Lane, request: SendRequest): boolean {
   // A message of the same flow that precedes this chunk must be posted before it; others had better be, if it is long.
   if (request.flow!.frameStamp === lane.frameStamp || byteLength >= SIGNALED_CHUNK_BYTES) lane.closeFrame()
   if (request.inlineByteLength > 0) return postInline(lane, request)
-  const { local, localCursor } = request
-  const entry = localCursor.entry
-  const region = local.regions[entry]!
-  const offset = local.offsets[entry]! + localCursor.offset
-  byteLength = Math.min(byteLength, local.lengths[entry]! - localCursor.offset)
+  const { local, localEntry, localOffset } = request
+  const region = local.region(localEntry)
+  const offset = local.offset(localEntry) + localOffset
+  byteLength = Math.min(byteLength, local.length(localEntry) - localOffset)
   byteLength = target(request, byteLength)
   lane.addChunk(
     request,
@@ -127,7 +126,7 @@ function postChunk(engine: Engine, lane: Lane, request: SendRequest): boolean {
     region.registered!.localKey,
     -1,
   )
-  advance(localCursor, local, byteLength)
+  request.advanceLocal(byteLength)
   request.moved += byteLength
   return true
 }
@@ -159,21 +158,17 @@ let chunkKey = 0
 
 /** Where the next chunk goes: into the remote region, or into the granted entries, whose ends cut it. Returns its length. */
 function target(request: SendRequest, byteLength: number): number {
-  const { remote, remoteCursor } = request
+  const { remote } = request
   if (remote) {
     chunkAddress = remote.address + request.remoteOffset + request.moved
     chunkKey = remote.deviceKey
     return byteLength
   }
-  const entry = remoteCursor.entry
-  chunkAddress = request.grantAddresses[entry]! + remoteCursor.offset
-  chunkKey = request.grantKeys[entry]!
-  const part = Math.min(byteLength, request.grantLengths[entry]! - remoteCursor.offset)
-  remoteCursor.offset += part
-  if (remoteCursor.offset >= request.grantLengths[entry]!) {
-    remoteCursor.entry++
-    remoteCursor.offset = 0
-  }
+  const grant = request.grants![request.grantEntry]!
+  chunkAddress = grant.address + request.grantOffset
+  chunkKey = grant.deviceKey
+  const part = Math.min(byteLength, grant.byteLength - request.grantOffset)
+  request.advanceGrant(part)
   return part
 }
 

@@ -143,9 +143,9 @@ function tellFlow(engine: Engine, lane: Lane, flow: Flow): number {
     if (offset < 0) return -1 - told
     for (let index = 0; index < list.count; index++) {
       grantSegment.write(lane.memory, lane.payloadOffset(offset) + index * grantSegment.byteLength, {
-        deviceKey: list.regions[index]!.registered!.remoteKey,
-        address: list.offsets[index]!,
-        byteLength: list.lengths[index]!,
+        deviceKey: list.region(index).registered!.remoteKey,
+        address: list.offset(index),
+        byteLength: list.length(index),
       })
     }
     flow.grantsDue.shift()

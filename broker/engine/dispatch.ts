@@ -35,7 +35,7 @@ import type { Lane } from './lane.js'
 import { datagramFlow } from './paths.js'
 import { flowKey } from './queue-pair.js'
 import { answerResolve, takeResolved, takeRevoke, takeRevokeAcknowledged } from './remote-keys.js'
-import { requestStage, type SendRequest } from './request.js'
+import { type Grant, requestStage, type SendRequest } from './request.js'
 import { type ResumeWord, readResume, takeResume } from './resume.js'
 import { postpone, refuseHead } from './waiting.js'
 
@@ -451,18 +451,17 @@ function takeGrant(
   if (!request || request.stage !== requestStage.announced) return true
   const count = payloadByteLength / grantSegment.byteLength
   if (!Number.isInteger(count) || count < 1 || count > 4) return false
+  const grants: Grant[] = []
   let room = 0
   for (let index = 0; index < count; index++) {
     const row = grantSegment.read(lane.memory, payload + index * grantSegment.byteLength)
     if (!isMessageLength(row.byteLength) || row.byteLength === 0) return false
     if (!Number.isSafeInteger(row.address) || row.address < 0) return false
-    request.grantKeys[index] = row.deviceKey
-    request.grantAddresses[index] = row.address
-    request.grantLengths[index] = row.byteLength
+    grants.push(row)
     room += row.byteLength
   }
   if (room < request.byteLength) return false
-  request.grantCount = count
+  request.grants = grants
   beginGranted(engine, lane, request)
   return true
 }

@@ -48,7 +48,7 @@ export function drainSends(engine: Engine, queuePair: EngineQueuePair, budget: n
     // A slot whose request is still under way stands in the ring again: no honest client leaves that.
     broken = slot === CORRUPT || queuePair.sendRequest(slot).taken
     if (broken) break
-    const word = queuePair.sendSlotWord(slot)
+    const { word } = queuePair.sendRequest(slot)
     const generation = memory.i32[word + sendSlot.word.generation]! & 0xfffffff
     memory.i32[word + sendSlot.word.position] = (first + count) | 0
     // Not claimed any more: an entry that a predecessor had taken already, or a duplicate. Its slot is accounted for elsewhere.
@@ -78,7 +78,7 @@ export function recordSend(
   request.begin()
   request.generation = generation
   request.sequence = (position + 1) | 0
-  copySend(engine, queuePair, request, queuePair.sendSlotWord(slot))
+  copySend(engine, queuePair, request, request.word)
   return request
 }
 
@@ -201,7 +201,7 @@ export function drainReceives(engine: Engine, queuePair: EngineQueuePair, budget
     const slot = ring.slotAt(count)
     broken = slot === CORRUPT || queuePair.receiveRequest(slot).taken
     if (broken) break
-    const word = queuePair.receiveSlotWord(slot)
+    const { word } = queuePair.receiveRequest(slot)
     const generation = memory.i32[word + receiveSlot.word.generation]! & 0xfffffff
     memory.i32[word + receiveSlot.word.position] = (first + count) | 0
     if (!claimedToQueued(words, word, generation)) continue
@@ -228,7 +228,7 @@ export function recordReceive(
   receive.begin()
   receive.generation = generation
   receive.position = position
-  copyReceive(engine, queuePair, receive, queuePair.receiveSlotWord(slot))
+  copyReceive(engine, queuePair, receive, receive.word)
   return receive
 }
 

@@ -36,7 +36,7 @@ export function markPosted(engine: Engine, request: SendRequest, shared: number,
   request.incarnation = shared
   request.frame = frame
   const queuePair = request.queuePair
-  const word = queuePair.sendSlotWord(request.slot)
+  const { word } = request
   const i32 = queuePair.memory.i32
   // Plain stores: only a successor broker reads them, after this process died; the state transfer below orders them.
   i32[word + sendSlot.word.incarnation] = request.opcode === opcode.write ? 0 : shared
@@ -55,7 +55,7 @@ export function markPosted(engine: Engine, request: SendRequest, shared: number,
 export function markWhole(request: SendRequest, shared: number, frame: number): void {
   request.wholePosted = true
   request.frame = frame
-  const word = request.queuePair.sendSlotWord(request.slot)
+  const { word } = request
   const i32 = request.queuePair.memory.i32
   i32[word + sendSlot.word.laneSequence] = frame
   i32[word + sendSlot.word.incarnation] = shared
@@ -103,7 +103,7 @@ export function settleFlow(engine: Engine, flow: Flow): void {
 /** Commits the verdict in the slot and refers to it. The request's regions are free again. */
 export function completeSend(engine: Engine, request: SendRequest): void {
   const queuePair = request.queuePair
-  const word = queuePair.sendSlotWord(request.slot)
+  const { word } = request
   if (request.retained) {
     request.retained = false
     request.local.release()
@@ -206,7 +206,7 @@ export function rememberFailure(flow: Flow, sequence: number, verdict: Status): 
 /** Commits a receive's outcome. `flow` is null for receives that no message was matched to (flushed). */
 export function completeReceive(engine: Engine, receive: ReceiveRequest, flow: Flow | null): void {
   const queuePair = receive.queuePair
-  const word = queuePair.receiveSlotWord(receive.slot)
+  const { word } = receive
   const { i32, f64 } = queuePair.memory
   receive.taken = false
   if (receive.retained) {

@@ -1,9 +1,9 @@
 /** Moving payload between scatter/gather lists and flat buffers. */
 import { copyBytes } from '../../shm/copy.js'
 import type { Memory } from '../../shm/memory.js'
-import type { Cursor, ScatterGather, SendRequest } from './request.js'
+import type { ScatterGather, SendRequest } from './request.js'
 
-/** Copies the next `byteLength` bytes of a request's payload (entries or inline) to `target`; the cursor moves on. */
+/** Copies the next `byteLength` bytes of a request's payload (entries or inline) to `target`; the request remembers where it stands. */
 export function gather(request: SendRequest, byteLength: number, target: Memory, targetOffset: number): void {
   if (request.inlineByteLength > 0) {
     const { queuePair } = request
@@ -11,20 +11,20 @@ export function gather(request: SendRequest, byteLength: number, target: Memory,
       target,
       targetOffset,
       queuePair.memory,
-      queuePair.inlineOffset(request.slot) + request.localCursor.offset,
+      queuePair.inlineOffset(request.slot) + request.localOffset,
       byteLength,
     )
-    request.localCursor.offset += byteLength
+    request.localOffset += byteLength
     return
   }
   const list = request.local
-  const cursor = request.localCursor
   let left = byteLength
   let at = targetOffset
   while (left > 0) {
-    const part = Math.min(left, list.lengths[cursor.entry]! - cursor.offset)
-    copyBytes(target, at, list.regions[cursor.entry]!.memory, list.offsets[cursor.entry]! + cursor.offset, part)
-    advance(cursor, list, part)
+    const { localEntry, localOffset } = request
+    const part = Math.min(left, list.length(localEntry) - localOffset)
+    copyBytes(target, at, list.region(localEntry).memory, list.offset(localEntry) + localOffset, part)
+    request.advanceLocal(part)
     at += part
     left -= part
   }
@@ -42,24 +42,15 @@ export function scatter(
   let at = sourceOffset
   let left = byteLength
   for (let entry = 0; entry < list.count && left > 0; entry++) {
-    const length = list.lengths[entry]!
+    const length = list.length(entry)
     if (skip >= length) {
       skip -= length
       continue
     }
     const part = Math.min(left, length - skip)
-    copyBytes(list.regions[entry]!.memory, list.offsets[entry]! + skip, source, at, part)
+    copyBytes(list.region(entry).memory, list.offset(entry) + skip, source, at, part)
     at += part
     left -= part
     skip = 0
-  }
-}
-
-/** Moves a cursor `byteLength` bytes on; at the end of an entry it stands at the start of the next. */
-export function advance(cursor: Cursor, list: ScatterGather, byteLength: number): void {
-  cursor.offset += byteLength
-  if (cursor.offset >= list.lengths[cursor.entry]!) {
-    cursor.entry++
-    cursor.offset = 0
   }
 }

@@ -14,7 +14,7 @@ import { bindReceive, settleReceive } from './deliver.js'
 import type { Engine } from './engine.js'
 import { finishSend, isTwoSided, markPosted, settleFlow } from './finish.js'
 import type { Flow } from './flow.js'
-import { advance, scatter } from './gather.js'
+import { scatter } from './gather.js'
 import { datagramFlow } from './paths.js'
 import { type Region, within } from './region.js'
 import { type ReceiveRequest, requestStage, type SendRequest } from './request.js'
@@ -198,11 +198,10 @@ function copyChunk(flow: Flow, request: SendRequest): void {
       request.moved = request.byteLength
       return
     }
-    const { localCursor } = request
-    const entry = localCursor.entry
-    const part = Math.min(budget, list.lengths[entry]! - localCursor.offset)
-    place(flow, request, list.regions[entry]!.memory, list.offsets[entry]! + localCursor.offset, part)
-    advance(localCursor, list, part)
+    const { localEntry, localOffset } = request
+    const part = Math.min(budget, list.length(localEntry) - localOffset)
+    place(flow, request, list.region(localEntry).memory, list.offset(localEntry) + localOffset, part)
+    request.advanceLocal(part)
     request.moved += part
     budget -= part
   }

@@ -24,134 +24,153 @@ export const requestStage = {
   again: 5,
 } as const
 
-const ENTRIES = 4
+/** Entries behind the first one of a list, as columns. */
+class MoreEntries {
+  readonly regions: (Region | null)[] = []
+  readonly offsets: number[] = []
+  readonly lengths: number[] = []
+}
 
-/** A scatter/gather list checked against the tables, as columns. */
+/**
+ * A scatter/gather list checked against the tables. Nearly every list has one entry, which lies in the list itself: what is touched for
+ * each message decides its cost.
+ */
 export class ScatterGather {
   count = 0
   byteLength = 0
-  readonly regions: (Region | null)[] = [null, null, null, null]
-  readonly offsets: number[] = [0, 0, 0, 0]
-  readonly lengths: number[] = [0, 0, 0, 0]
+  #region: Region | null = null
+  #offset = 0
+  #length = 0
+  #more: MoreEntries | null = null
 
   clear(): void {
     this.count = 0
     this.byteLength = 0
-    for (let index = 0; index < ENTRIES; index++) this.regions[index] = null
   }
 
   add(region: Region, offset: number, byteLength: number): void {
-    this.regions[this.count] = region
-    this.offsets[this.count] = offset
-    this.lengths[this.count] = byteLength
+    if (this.count === 0) {
+      this.#region = region
+      this.#offset = offset
+      this.#length = byteLength
+    } else this.#addMore(region, offset, byteLength)
     this.count++
     this.byteLength += byteLength
   }
 
+  #addMore(region: Region, offset: number, byteLength: number): void {
+    this.#more ??= new MoreEntries()
+    this.#more.regions[this.count] = region
+    this.#more.offsets[this.count] = offset
+    this.#more.lengths[this.count] = byteLength
+  }
+
+  region(entry: number): Region {
+    return entry === 0 ? this.#region! : this.#more!.regions[entry]!
+  }
+
+  offset(entry: number): number {
+    return entry === 0 ? this.#offset : this.#more!.offsets[entry]!
+  }
+
+  length(entry: number): number {
+    return entry === 0 ? this.#length : this.#more!.lengths[entry]!
+  }
+
   /** Every region still open; a closed one refuses new work. */
   get usable(): boolean {
-    for (let index = 0; index < this.count; index++) if (!this.regions[index]!.open) return false
+    for (let entry = 0; entry < this.count; entry++) if (!this.region(entry).open) return false
     return true
   }
 
   retain(): void {
-    for (let index = 0; index < this.count; index++) this.regions[index]!.uses++
+    for (let entry = 0; entry < this.count; entry++) this.region(entry).uses++
   }
 
   release(): void {
-    for (let index = 0; index < this.count; index++) this.regions[index]!.release()
+    for (let entry = 0; entry < this.count; entry++) this.region(entry).release()
   }
 }
 
-/** Where in a scatter/gather list a transfer stands. */
-export class Cursor {
-  entry = 0
-  offset = 0
-
-  reset(): void {
-    this.entry = 0
-    this.offset = 0
-  }
+/** Where the peer wants the bytes of a granted write: device key, address and length of each entry. */
+export interface Grant {
+  readonly deviceKey: number
+  readonly address: number
+  readonly byteLength: number
 }
 
+/** What every message needs stands first, so that it lies in few cache lines. */
 export class SendRequest {
   readonly queuePair: EngineQueuePair
   readonly slot: number
+  /** Start of the slot in 32-bit words of the segment. */
+  readonly word: number
   flow: Flow | null = null
   next: SendRequest | null = null
-  generation = 0
   /** Its slot was taken from the ring and has no verdict yet. */
   taken = false
+  retained = false
+  /** True from the moment something of it may have reached the peer. */
+  exposed = false
+  generation = 0
   /** Ring position: the flow's sequence number. */
   sequence = 0
   opcode = 0
   flags = 0
-  immediate = 0
-  byteLength = 0
-  readonly local = new ScatterGather()
-  inlineByteLength = 0
-  remoteKey = 0
-  remoteOffset = 0
-  compare = 0n
-  swap = 0n
-  destinationNode = 0
-  destinationNumber = 0
-  destinationGeneration = 0
-
   stage: number = requestStage.waiting
   status: Status = 0
   /** Refused by the checks at the drain; told in order. */
   refused: Status = 0
-  /** True from the moment something of it may have reached the peer. */
-  exposed = false
+  byteLength = 0
+  immediate = 0
+  readonly local = new ScatterGather()
+  inlineByteLength = 0
   /** Name of the lane it was posted on last; 0: on this node, -1: nowhere yet. */
   incarnation = -1
-  /** All chunks of a write were posted, and the last frame begun by then. */
-  wholePosted = false
   frame = 0
-  retained = false
-  /** Progress of a bulk transfer. */
-  readonly localCursor = new Cursor()
-  readonly remoteCursor = new Cursor()
+  /** Progress of the transfer: bytes, and where in the local list and in the granted entries it stands. */
   moved = 0
+  localEntry = 0
+  localOffset = 0
+  grantEntry = 0
+  grantOffset = 0
   chunksOutstanding = 0
-  remote: RemoteRegion | null = null
-  /** Destinations of a granted write: device key, address, length of each. */
-  grantCount = 0
-  readonly grantKeys: number[] = [0, 0, 0, 0]
-  readonly grantAddresses: number[] = [0, 0, 0, 0]
-  readonly grantLengths: number[] = [0, 0, 0, 0]
   /** All chunks are posted, the notice that follows them is not. */
   noticeDue = false
+  /** All chunks of a write were posted, and the last frame begun by then. */
+  wholePosted = false
   /** When it first could not go for lack of a posted receive at the peer; 0 = not waiting. */
   parkedSinceMs = 0
+  remote: RemoteRegion | null = null
+  remoteKey = 0
+  remoteOffset = 0
+  grants: readonly Grant[] | null = null
+  destinationNode = 0
+  destinationNumber = 0
+  destinationGeneration = 0
+  compare = 0n
+  swap = 0n
 
   constructor(queuePair: EngineQueuePair, slot: number) {
     this.queuePair = queuePair
     this.slot = slot
+    this.word = queuePair.sendSlotWord(slot)
   }
 
   begin(): void {
     this.taken = true
     this.next = null
     this.flow = null
-    this.stage = requestStage.waiting
     this.status = 0
     this.refused = 0
     this.exposed = false
     this.incarnation = -1
-    this.wholePosted = false
     this.retained = false
-    this.moved = 0
     this.chunksOutstanding = 0
     this.remote = null
-    this.grantCount = 0
-    this.noticeDue = false
-    this.parkedSinceMs = 0
-    this.localCursor.reset()
-    this.remoteCursor.reset()
     this.local.clear()
     this.inlineByteLength = 0
+    this.startAnew()
   }
 
   get finished(): boolean {
@@ -161,18 +180,36 @@ export class SendRequest {
   /** Nothing of it has arrived: its payload goes again from the start. */
   rewind(): void {
     this.moved = 0
-    this.localCursor.reset()
+    this.localEntry = 0
+    this.localOffset = 0
   }
 
   /** Waits again as if it had never left, except that it did: `exposed` stays. */
   startAnew(): void {
     this.rewind()
     this.stage = requestStage.waiting
-    this.remoteCursor.reset()
-    this.grantCount = 0
+    this.grantEntry = 0
+    this.grantOffset = 0
+    this.grants = null
     this.noticeDue = false
     this.parkedSinceMs = 0
     this.wholePosted = false
+  }
+
+  /** The local list is used up to so many bytes further on; at the end of an entry the next one begins. */
+  advanceLocal(byteLength: number): void {
+    this.localOffset += byteLength
+    if (this.localOffset < this.local.length(this.localEntry)) return
+    this.localEntry++
+    this.localOffset = 0
+  }
+
+  /** The same in what the peer granted. */
+  advanceGrant(byteLength: number): void {
+    this.grantOffset += byteLength
+    if (this.grantOffset < this.grants![this.grantEntry]!.byteLength) return
+    this.grantEntry++
+    this.grantOffset = 0
   }
 }
 
@@ -186,6 +223,8 @@ export const receiveStage = {
 export class ReceiveRequest {
   readonly queuePair: EngineQueuePair
   readonly slot: number
+  /** Start of the slot in 32-bit words of the segment. */
+  readonly word: number
   next: ReceiveRequest | null = null
   generation = 0
   /** Its slot was taken from the ring and has no outcome yet. */
@@ -209,6 +248,7 @@ export class ReceiveRequest {
   constructor(queuePair: EngineQueuePair, slot: number) {
     this.queuePair = queuePair
     this.slot = slot
+    this.word = queuePair.receiveSlotWord(slot)
   }
 
   begin(): void {
