@@ -62,7 +62,7 @@ export function append(words: Words, base: number, capacity: number, slots: Int3
   if (used < 0 || used + count > capacity) return false
   const entries = base + ENTRIES
   for (let index = 0; index < count; index++) {
-    words.store(entries + ((tail + index) & (capacity - 1)), slots[index]! + 1)
+    words.put(entries + ((tail + index) & (capacity - 1)), slots[index]! + 1)
   }
   words.store(base + TAIL, (tail + count) | 0)
   return true
@@ -105,7 +105,7 @@ export class ReferenceRingConsumer {
    * Slot index of the committed entry `offset` after the head, or CORRUPT. Read once: the entry may change under us.
    */
   slotAt(offset: number): number {
-    const entry = this.#words.load(this.#entries + ((this.#head + offset) & (this.#capacity - 1)))
+    const entry = this.#words.peek(this.#entries + ((this.#head + offset) & (this.#capacity - 1)))
     return entry > 0 && entry <= this.#slotCount ? entry - 1 : CORRUPT
   }
 

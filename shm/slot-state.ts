@@ -83,7 +83,7 @@ export function generationOfClaim(word: number, bodyGeneration: number): number 
 
 /** free → claimed. The generation claimed, or NO_CLAIM: not free, or somebody was faster; try another slot. */
 export function claimFree(words: Words, index: number, memberIndex: number): number {
-  const found = words.load(index)
+  const found = words.peek(index)
   if (stateOf(found) !== SLOT_FREE) return NO_CLAIM
   const generation = generationOf(found)
   const claimed = packClaimed(memberIndex, generation)
@@ -102,10 +102,12 @@ export function undoClaim(words: Words, index: number, memberIndex: number, gene
  * another generation.
  */
 export function claimedToQueued(words: Words, index: number, generation: number): boolean {
-  const found = words.load(index)
-  if (stateOf(found) !== SLOT_CLAIMED) return false
-  if (claimedGenerationOf(found) !== (generation & LOW_GENERATION_MASK)) return false
-  return words.compareExchange(index, found, packState(SLOT_QUEUED, generation)) === found
+  return takeClaimed(words, index, SLOT_QUEUED, generation)
+}
+
+/** The same for a receive, which waits nowhere: whoever takes it may match a message to it at once. */
+export function claimedToPosted(words: Words, index: number, generation: number): boolean {
+  return takeClaimed(words, index, SLOT_POSTED, generation)
 }
 
 /** Before the doorbell of the device: from here on the request may have been sent. */
@@ -141,6 +143,13 @@ export function postedToFree(words: Words, index: number, generation: number): b
 /** A queued request that is withdrawn without a completion. */
 export function queuedToFree(words: Words, index: number, generation: number): boolean {
   return free(words, index, SLOT_QUEUED, generation)
+}
+
+function takeClaimed(words: Words, index: number, to: number, generation: number): boolean {
+  const found = words.peek(index)
+  if (stateOf(found) !== SLOT_CLAIMED) return false
+  if (claimedGenerationOf(found) !== (generation & LOW_GENERATION_MASK)) return false
+  return words.compareExchange(index, found, packState(to, generation)) === found
 }
 
 function transfer(words: Words, index: number, from: number, to: number, generation: number): boolean {

@@ -50,6 +50,8 @@ export class EngineCompletionQueue {
   readonly #entries: number
   readonly #waiting: Waiting[] = []
   #tail: number
+  /** Where pollers had come when it was looked at last. */
+  #head: number
   #published: number
   /** Something must wake even those who armed for solicited completions only. */
   #urgent = false
@@ -68,6 +70,7 @@ export class EngineCompletionQueue {
     this.#words = mapping.words
     this.#entries = geometry.entriesOffset / 4
     this.#tail = mapping.words.load(TAIL)
+    this.#head = mapping.words.load(HEAD)
     this.#published = this.#tail
   }
 
@@ -93,16 +96,23 @@ export class EngineCompletionQueue {
 
   #put(reference: number, generation: number, urgent: boolean): void {
     const at = this.#entries + (this.#tail & (this.capacity - 1)) * ENTRY_WORDS
-    this.#words.store(at, reference)
-    this.#words.store(at + 1, generation)
+    // Published by the tail.
+    this.#words.put(at, reference)
+    this.#words.put(at + 1, generation)
     this.#tail = (this.#tail + 1) | 0
     this.#urgent ||= urgent
     this.completions++
   }
 
-  /** The head is a hint written by clients: a value that cannot be is taken as "no room", never as room. */
+  /**
+   * The head is a hint written by clients: a value that cannot be is taken as "no room", never as room. It only moves on, so it is looked
+   * at again when what was seen of it leaves no room.
+   */
   #hasRoom(): boolean {
-    const used = (this.#tail - this.#words.load(HEAD)) | 0
+    const seen = (this.#tail - this.#head) | 0
+    if (seen >= 0 && seen < this.capacity) return true
+    this.#head = this.#words.load(HEAD)
+    const used = (this.#tail - this.#head) | 0
     return used >= 0 && used < this.capacity
   }
 

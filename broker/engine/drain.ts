@@ -14,7 +14,7 @@ import { receiveSlot, scatterGatherEntry, sendSlot } from '../../protocol/queue-
 import { type Status, status } from '../../protocol/statuses.js'
 import { regionRight } from '../../protocol/wire.js'
 import { CORRUPT } from '../../shm/reference-ring.js'
-import { claimedToQueued, queuedToPosted } from '../../shm/slot-state.js'
+import { claimedToPosted, claimedToQueued } from '../../shm/slot-state.js'
 import type { Engine } from './engine.js'
 import { completeReceive, completeUnsent } from './finish.js'
 import { flowOf, knownFlow } from './paths.js'
@@ -204,8 +204,7 @@ export function drainReceives(engine: Engine, queuePair: EngineQueuePair, budget
     const { word } = queuePair.receiveRequest(slot)
     const generation = memory.i32[word + receiveSlot.word.generation]! & 0xfffffff
     memory.i32[word + receiveSlot.word.position] = (first + count) | 0
-    if (!claimedToQueued(words, word, generation)) continue
-    queuedToPosted(words, word, generation)
+    if (!claimedToPosted(words, word, generation)) continue
     queuePair.receives.push(recordReceive(engine, queuePair, slot, generation, (first + count) | 0))
     taken++
   }

@@ -180,16 +180,16 @@ export function publishInbound(engine: Engine, flow: Flow): void {
   }
 }
 
-/** After the slot: a broker that dies in between finds the sequence in the slot and repairs `last`. */
+/** After the slot: a broker that dies in between finds the sequence in the slot and repairs `last`. Only a successor reads it. */
 function storeLast(flow: Flow): void {
   const { queuePair } = flow
   if (flow.connected) {
-    queuePair.words.store(queuePairHeader.word.last, flow.lastDelivered)
+    queuePair.words.put(queuePairHeader.word.last, flow.lastDelivered)
     return
   }
   if (flow.recordIndex < 0) return
   const word = (queuePair.geometry.flowTableOffset + flow.recordIndex * flowRecord.byteLength) >>> 2
-  queuePair.words.store(word + flowRecord.word.last, flow.lastDelivered)
+  queuePair.words.put(word + flowRecord.word.last, flow.lastDelivered)
 }
 
 /** For a successor: the receive may have been taken by then, and nothing else says that its message failed. */

@@ -104,8 +104,8 @@ export const completionMutants: readonly Mutant[] = [
     changes: [
       change(
         COMPLETIONS,
-        '    this.#words.store(at, reference)\n    this.#words.store(at + 1, generation)\n',
-        '    this.#words.store(TAIL, (this.#tail + 1) | 0)\n    this.#words.store(at, reference)\n    this.#words.store(at + 1, generation)\n',
+        '    this.#words.put(at, reference)\n    this.#words.put(at + 1, generation)\n',
+        '    this.#words.store(TAIL, (this.#tail + 1) | 0)\n    this.#words.put(at, reference)\n    this.#words.put(at + 1, generation)\n',
       ),
     ],
     scenario: polled,

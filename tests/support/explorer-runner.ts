@@ -504,6 +504,8 @@ export class Runner {
     words = {
       load: (index) => go(access.load, index),
       store: (index, value) => void go(access.store, index, value),
+      peek: (index) => go(access.load, index),
+      put: (index, value) => void go(access.store, index, value),
       compareExchange: (index, expected, replacement) => go(access.compareExchange, index, expected, replacement),
       exchange: (index, value) => go(access.exchange, index, value),
       add: (index, value) => go(access.add, index, value),

@@ -29,6 +29,12 @@ class RacingWords implements Words {
     this.#words.store(index, value)
     this.#race()
   }
+  peek(index: number): number {
+    return this.load(index)
+  }
+  put(index: number, value: number): void {
+    this.store(index, value)
+  }
   compareExchange(index: number, expected: number, replacement: number): number {
     this.#race()
     const found = this.#words.compareExchange(index, expected, replacement)

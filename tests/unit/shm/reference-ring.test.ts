@@ -71,6 +71,7 @@ test('a list that was not committed does not exist, and the next producer writes
   const { words, consumer } = ring()
   const dying: Words = {
     load: (index) => words.load(index),
+    put: (index, value) => words.put(index, value),
     store: (index, value) => {
       if (index === TAIL) throw new Error('killed')
       words.store(index, value)

@@ -43,6 +43,10 @@ function scripted(onSleep: (words: Int32Array) => 'woken' | 'changed' | 'timeout
     store: (index, value) => {
       array[index] = value
     },
+    peek: (index) => array[index]!,
+    put: (index, value) => {
+      array[index] = value
+    },
     compareExchange: (index, expected, replacement) => {
       const found = array[index]!
       if (found === expected) array[index] = replacement

@@ -126,7 +126,7 @@ test('the sweep frees what the dead member claimed and nothing else, however oft
 test('of two that claim the same slot at the same moment one wins', (t) => {
   const shared = words()
   // Its load was before the other's claim.
-  const racing: Words = { ...shared, load: () => 0, compareExchange: (...call) => shared.compareExchange(...call) }
+  const racing: Words = { ...shared, peek: () => 0, compareExchange: (...call) => shared.compareExchange(...call) }
   t.is(slot.claimFree(shared, 1, 3), 0)
   t.is(slot.claimFree(racing, 1, 4), slot.NO_CLAIM)
   t.is(slot.claimerOf(shared.load(1)), 3)
