@@ -75,7 +75,7 @@ function adopt(engine: Engine, queuePair: EngineQueuePair, left: AdoptedQueuePai
   if (!sends || !receives) return false
   republish(engine, queuePair, side.send, sends.done)
   republish(engine, queuePair, side.receive, inSenderOrder(queuePair, receives.done))
-  retakeReceives(engine, queuePair, receives)
+  retakeReceives(queuePair, receives)
   if (!queuePair.connected) {
     queuePair.setState(queuePairState.connected)
     recoverFlowTable(queuePair, receives)

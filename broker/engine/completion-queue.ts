@@ -50,8 +50,6 @@ export class EngineCompletionQueue {
   readonly #entries: number
   readonly #waiting: Waiting[] = []
   #tail: number
-  /** Where pollers had come when it was looked at last. */
-  #head: number
   #published: number
   /** Something must wake even those who armed for solicited completions only. */
   #urgent = false
@@ -70,7 +68,6 @@ export class EngineCompletionQueue {
     this.#words = mapping.words
     this.#entries = geometry.entriesOffset / 4
     this.#tail = mapping.words.load(TAIL)
-    this.#head = mapping.words.load(HEAD)
     this.#published = this.#tail
   }
 
@@ -104,15 +101,9 @@ export class EngineCompletionQueue {
     this.completions++
   }
 
-  /**
-   * The head is a hint written by clients: a value that cannot be is taken as "no room", never as room. It only moves on, so it is looked
-   * at again when what was seen of it leaves no room.
-   */
+  /** The head is a hint written by clients: a value that cannot be is taken as "no room", never as room; an old one is too little room. */
   #hasRoom(): boolean {
-    const seen = (this.#tail - this.#head) | 0
-    if (seen >= 0 && seen < this.capacity) return true
-    this.#head = this.#words.load(HEAD)
-    const used = (this.#tail - this.#head) | 0
+    const used = (this.#tail - this.#words.peek(HEAD)) | 0
     return used >= 0 && used < this.capacity
   }
 

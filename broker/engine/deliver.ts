@@ -6,20 +6,19 @@ import { opcode } from '../../protocol/opcodes.js'
 import { type Status, status } from '../../protocol/statuses.js'
 import type { Memory } from '../../shm/memory.js'
 import type { Engine } from './engine.js'
+import { takeReceive } from './entries.js'
 import { finishReceive } from './finish.js'
 import type { Flow } from './flow.js'
 import { scatter } from './gather.js'
 import { type ReceiveRequest, receiveStage } from './request.js'
 
 /** Binds the oldest posted receive to message `sequence`; null when none is posted. */
-export function bindReceive(flow: Flow, sequence: number): ReceiveRequest | null {
-  const receive = flow.queuePair.receives.shift()
+export function bindReceive(engine: Engine, flow: Flow, sequence: number): ReceiveRequest | null {
+  const receive = takeReceive(engine, flow.queuePair)
   if (!receive) return null
   receive.stage = receiveStage.bound
   receive.sequence = sequence
   receive.operation = opcode.receive
-  // A region closed since the receive was posted is refused here, where it would be written.
-  if (receive.refused === 0 && !receive.local.usable) receive.refused = status.localProtectionError
   if (receive.refused === 0) {
     receive.retained = true
     receive.local.retain()

@@ -337,7 +337,7 @@ function takeEager(
     if (dropWhileParked(flow, flags)) return true
     // Later segments of a message whose first one found no receive.
     if (segmentOffset !== 0) return !flow.connected
-    receive = bindReceive(flow, sequence)
+    receive = bindReceive(engine, flow, sequence)
     if (!receive) return noReceive(engine, flow, sequence, status.flushed)
     describe(receive, flags, immediate)
   }
@@ -414,7 +414,7 @@ function takeRequest(
   if (dropWhileParked(flow, flags)) return true
   // A queue pair that goes down grants nothing more: the peer flushes what it only announced.
   if (flow.queuePair.closing && flow.disconnectSent) return true
-  const receive = bindReceive(flow, sequence)
+  const receive = bindReceive(engine, flow, sequence)
   if (!receive) return noReceive(engine, flow, sequence, status.flushed)
   describe(receive, flags, immediate)
   receive.byteLength = byteLength
@@ -490,7 +490,7 @@ function takeImmediate(
   flow.beginInbound(sequence)
   if (repeated(flow, sequence)) return acknowledgeAgain(flow)
   if (dropWhileParked(flow, flags)) return true
-  const receive = bindReceive(flow, sequence)
+  const receive = bindReceive(engine, flow, sequence)
   // Its data is written already: that it had no effect cannot be said.
   if (!receive) return noReceive(engine, flow, sequence, status.remoteAborted)
   describe(receive, flags, immediate)

@@ -10,20 +10,18 @@ import { isKey } from '../../protocol/keys.js'
 import { limits } from '../../protocol/limits.js'
 import { counterIndex } from '../../protocol/node-file.js'
 import { opcode, operationFlags, operationOpcode, operationSgeCount, workRequestFlag } from '../../protocol/opcodes.js'
-import { receiveSlot, scatterGatherEntry, sendSlot } from '../../protocol/queue-pair-segment.js'
+import { receiveSlot, sendSlot } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
-import { regionRight } from '../../protocol/wire.js'
 import { CORRUPT } from '../../shm/reference-ring.js'
 import { claimedToPosted, claimedToQueued } from '../../shm/slot-state.js'
 import type { Engine } from './engine.js'
+import { copyEntries, takeReceive } from './entries.js'
 import { completeReceive, completeUnsent } from './finish.js'
 import { flowOf, knownFlow } from './paths.js'
 import type { EngineQueuePair } from './queue-pair.js'
-import { within } from './region.js'
-import { type ReceiveRequest, receiveStage, requestStage, type ScatterGather, type SendRequest } from './request.js'
+import { receiveStage, requestStage, type SendRequest } from './request.js'
 import { receivesPosted } from './waiting.js'
 
-const ENTRY_BYTES = scatterGatherEntry.byteLength
 const KNOWN_FLAGS =
   workRequestFlag.signaled |
   workRequestFlag.solicited |
@@ -137,32 +135,6 @@ function checkRemote(request: SendRequest): Status {
   return atomic && request.remoteOffset % 8 !== 0 ? status.remoteInvalidRequest : 0
 }
 
-/**
- * Checks each entry against the tables; entries of length 0 are left out, as devices may stumble over them. `written`: the request writes
- * into the entries.
- */
-function copyEntries(
-  engine: Engine,
-  queuePair: EngineQueuePair,
-  list: ScatterGather,
-  word: number,
-  entries: number,
-  written: boolean,
-): Status {
-  const { u32, f64 } = queuePair.memory
-  for (let index = 0; index < entries; index++) {
-    const at = word + (index * ENTRY_BYTES) / 4
-    const byteLength = u32[at + scatterGatherEntry.word.byteLength]!
-    if (byteLength === 0) continue
-    const offset = u32[at + scatterGatherEntry.word.offset]!
-    const region = engine.regions.find(f64[(at + scatterGatherEntry.word.key) >>> 1]!, queuePair.job)
-    if (!region || !within(region, offset, byteLength)) return status.localProtectionError
-    if (written && (region.rights & regionRight.localWrite) === 0) return status.localProtectionError
-    list.add(region, offset, byteLength)
-  }
-  return 0
-}
-
 /** Puts a checked request into its flow, or tells at once why not. */
 export function admit(engine: Engine, queuePair: EngineQueuePair, request: SendRequest): void {
   if (queuePair.ending) {
@@ -192,20 +164,20 @@ export function drainReceives(engine: Engine, queuePair: EngineQueuePair, budget
   const pending = ring.pending()
   if (pending === 0) return false
   if (pending === CORRUPT) return corrupted(engine, queuePair, 'the receive ring')
-  const { words, memory } = queuePair
+  const { words, memory, receives } = queuePair
   const first = ring.position
   let broken = false
   let taken = 0
   let count = 0
   for (; count < budget && count < pending; count++) {
     const slot = ring.slotAt(count)
-    broken = slot === CORRUPT || queuePair.receiveRequest(slot).taken
+    broken = slot === CORRUPT || receives.isTaken(slot)
     if (broken) break
-    const { word } = queuePair.receiveRequest(slot)
+    const word = queuePair.receiveSlotWord(slot)
     const generation = memory.i32[word + receiveSlot.word.generation]! & 0xfffffff
     memory.i32[word + receiveSlot.word.position] = (first + count) | 0
     if (!claimedToPosted(words, word, generation)) continue
-    queuePair.receives.push(recordReceive(engine, queuePair, slot, generation, (first + count) | 0))
+    receives.push(slot, generation, (first + count) | 0)
     taken++
   }
   ring.advance(count)
@@ -215,34 +187,9 @@ export function drainReceives(engine: Engine, queuePair: EngineQueuePair, budget
   return broken ? corrupted(engine, queuePair, 'an entry of the receive ring') : pending > count
 }
 
-/** As `recordSend`. */
-export function recordReceive(
-  engine: Engine,
-  queuePair: EngineQueuePair,
-  slot: number,
-  generation: number,
-  position: number,
-): ReceiveRequest {
-  const receive = queuePair.receiveRequest(slot)
-  receive.begin()
-  receive.generation = generation
-  receive.position = position
-  copyReceive(engine, queuePair, receive, receive.word)
-  return receive
-}
-
-function copyReceive(engine: Engine, queuePair: EngineQueuePair, receive: ReceiveRequest, word: number): void {
-  const entries = operationSgeCount(queuePair.memory.i32[word + receiveSlot.word.operation]!)
-  receive.entries = entries
-  receive.refused =
-    entries > limits.scatterGatherEntries
-      ? status.localQueuePairError
-      : copyEntries(engine, queuePair, receive.local, word + receiveSlot.word.entries, entries, true)
-}
-
 /** Every receive that no message was matched to gets `flushed`. */
 export function flushReceives(engine: Engine, queuePair: EngineQueuePair): void {
-  for (let receive = queuePair.receives.shift(); receive; receive = queuePair.receives.shift()) {
+  for (let receive = takeReceive(engine, queuePair); receive; receive = takeReceive(engine, queuePair)) {
     receive.status = status.flushed
     receive.stage = receiveStage.finished
     completeReceive(engine, receive, null)

@@ -208,11 +208,11 @@ export function completeReceive(engine: Engine, receive: ReceiveRequest, flow: F
   const queuePair = receive.queuePair
   const { word } = receive
   const { i32, f64 } = queuePair.memory
-  receive.taken = false
   if (receive.retained) {
     receive.retained = false
     receive.local.release()
   }
+  queuePair.endReceive(receive)
   i32[word + receiveSlot.word.status] = receive.status
   f64[(word + receiveSlot.word.byteLength) >>> 1] = receive.status === status.success ? receive.byteLength : 0
   // What was posted must stay whole until the state says done: a successor may post it again.

@@ -82,8 +82,5 @@ function returnReceives(engine: Engine, flow: Flow): void {
   }
   flow.assembling = null
   flow.grantsDue.length = 0
-  for (const receive of partial.reverse()) {
-    receive.unbind()
-    flow.queuePair.receives.unshift(receive)
-  }
+  flow.queuePair.returnReceives(partial, false)
 }

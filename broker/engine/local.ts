@@ -90,13 +90,13 @@ function begin(engine: Engine, flow: Flow, twin: Flow, request: SendRequest): bo
   }
   if (isTwoSided(request.opcode)) {
     twin.beginInbound(request.sequence)
-    if (!twin.queuePair.receives.head) {
+    if (twin.queuePair.receives.size === 0) {
       flow.blocked = 'credit'
       twin.queuePair.waitingForReceive.add(flow)
       park(engine, flow, request)
       return false
     }
-    receive = bindReceive(twin, request.sequence)
+    receive = bindReceive(engine, twin, request.sequence)
     if (receive) describe(receive, request)
   }
   markPosted(engine, request, 0, 0)

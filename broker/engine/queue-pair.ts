@@ -19,7 +19,8 @@ import { ReferenceRingConsumer } from '../../shm/reference-ring.js'
 import type { Words } from '../../shm/words.js'
 import type { EngineCompletionQueue } from './completion-queue.js'
 import type { Flow } from './flow.js'
-import { ReceiveRequest, RequestQueue, SendRequest } from './request.js'
+import { PostedReceives } from './posted-receives.js'
+import { ReceiveRequest, SendRequest } from './request.js'
 
 export interface QueuePairSetup {
   readonly number: number
@@ -62,9 +63,9 @@ export class EngineQueuePair {
   readonly receiveRing: ReferenceRingConsumer
 
   readonly #sends: (SendRequest | undefined)[]
-  readonly #receives: (ReceiveRequest | undefined)[]
-  /** Posted receives in order, not matched to a message yet. */
-  readonly receives = new RequestQueue<ReceiveRequest>()
+  readonly receives: PostedReceives
+  /** Records of receives, for those that messages are being matched to. */
+  readonly #idleReceives: ReceiveRequest[] = []
   /** Receives taken from the ring since the queue pair began; the peer's limit. */
   receivesTaken = 0
 
@@ -130,7 +131,7 @@ export class EngineQueuePair {
       setup.receiveSlots,
     )
     this.#sends = new Array<SendRequest | undefined>(setup.sendSlots)
-    this.#receives = new Array<ReceiveRequest | undefined>(setup.receiveSlots)
+    this.receives = new PostedReceives(setup.receiveSlots)
   }
 
   /** It goes down: nothing new starts, what is under way ends. */
@@ -147,13 +148,27 @@ export class EngineQueuePair {
     return request
   }
 
+  /** A record for a receive that is matched to a message now: one that was used lately, so that it is in the caches. */
   receiveRequest(slot: number): ReceiveRequest {
-    let request = this.#receives[slot]
-    if (!request) {
-      request = new ReceiveRequest(this, slot)
-      this.#receives[slot] = request
+    const receive = this.#idleReceives.pop() ?? new ReceiveRequest(this)
+    receive.begin(slot, this.receiveSlotWord(slot), this.receives.generationOf(slot))
+    return receive
+  }
+
+  /** Its outcome was told; nothing refers to the record any more. */
+  endReceive(receive: ReceiveRequest): void {
+    this.receives.end(receive.slot)
+    this.#idleReceives.push(receive)
+  }
+
+  /** What was matched and not told waits for the next message; `inPlace`: among the others in posting order, else ahead of them. */
+  returnReceives(receives: readonly ReceiveRequest[], inPlace: boolean): void {
+    for (const receive of receives) {
+      receive.unbind()
+      this.#idleReceives.push(receive)
     }
-    return request
+    if (inPlace) this.receives.giveBack(receives.map(({ slot }) => slot))
+    else for (const { slot } of receives.toReversed()) this.receives.unshift(slot)
   }
 
   /** Start of a send slot in 32-bit words. */

@@ -28,7 +28,7 @@ import {
   SLOT_QUEUED,
   stateOf,
 } from '../../shm/slot-state.js'
-import { admit, recordReceive, recordSend } from './drain.js'
+import { admit, recordSend } from './drain.js'
 import type { Engine } from './engine.js'
 import type { EngineQueuePair } from './queue-pair.js'
 
@@ -173,12 +173,12 @@ export function retakeSends(engine: Engine, queuePair: EngineQueuePair, queued: 
 }
 
 /** Receives that no message has completed are posted again, in their order. */
-export function retakeReceives(engine: Engine, queuePair: EngineQueuePair, { posted, queued }: LeftInSlots): void {
+export function retakeReceives(queuePair: EngineQueuePair, { posted, queued }: LeftInSlots): void {
   for (const { slot, generation } of queued) {
     queuedToPosted(queuePair.words, queuePair.receiveSlotWord(slot), generation)
   }
   for (const { slot, generation, position } of [...posted, ...queued]) {
-    queuePair.receives.push(recordReceive(engine, queuePair, slot, generation, position))
+    queuePair.receives.push(slot, generation, position)
   }
   queuePair.receivesTaken = queuePair.receiveRing.position
 }

@@ -220,16 +220,14 @@ export const receiveStage = {
   finished: 2,
 } as const
 
+/** A receive that a message was matched to. */
 export class ReceiveRequest {
   readonly queuePair: EngineQueuePair
-  readonly slot: number
+  slot = -1
   /** Start of the slot in 32-bit words of the segment. */
-  readonly word: number
+  word = 0
   next: ReceiveRequest | null = null
   generation = 0
-  /** Its slot was taken from the ring and has no outcome yet. */
-  taken = false
-  position = 0
   /** Entries as posted; the slot keeps the number when the result is written beside it. */
   entries = 0
   readonly local = new ScatterGather()
@@ -245,14 +243,14 @@ export class ReceiveRequest {
   /** Its buffer is open to the peer's writes until the notice arrives. */
   granted = false
 
-  constructor(queuePair: EngineQueuePair, slot: number) {
+  constructor(queuePair: EngineQueuePair) {
     this.queuePair = queuePair
-    this.slot = slot
-    this.word = queuePair.receiveSlotWord(slot)
   }
 
-  begin(): void {
-    this.taken = true
+  begin(slot: number, word: number, generation: number): void {
+    this.slot = slot
+    this.word = word
+    this.generation = generation
     this.next = null
     this.refused = 0
     this.retained = false
@@ -298,14 +296,6 @@ export class RequestQueue<Item extends Linked<Item>> {
     this.head = item
     this.#tail ??= item
     this.size++
-  }
-
-  /** Back to their places among the others; a cold path. */
-  giveBack(items: readonly Item[], compare: (one: Item, other: Item) => number): void {
-    if (items.length === 0) return
-    const all = [...items]
-    for (let item = this.shift(); item; item = this.shift()) all.push(item)
-    for (const item of all.sort(compare)) this.push(item)
   }
 
   shift(): Item | null {

@@ -55,8 +55,7 @@ function stopSending(engine: Engine, flow: Flow): void {
 export function forgetArriving(flow: Flow): void {
   const matched: ReceiveRequest[] = []
   for (let receive = flow.inbound.shift(); receive; receive = flow.inbound.shift()) matched.push(receive)
-  for (const receive of matched) receive.unbind()
-  flow.queuePair.receives.giveBack(matched, (one, other) => (one.position - other.position) | 0)
+  flow.queuePair.returnReceives(matched, true)
   flow.forgetInbound()
 }
 

@@ -122,12 +122,12 @@ function deliverScene(code: Code, { messages, recoversLast = true }: DeliverOpti
     run: (self) => code.clearAll(self.words(segments.activity), 0) ?? undefined,
   }
   /** What a broker knows privately between its turns, read back from the slots. */
-  const remember = ({ engine, queuePair }: BrokerProcess, last: number): void => {
+  const remember = ({ queuePair }: BrokerProcess, last: number): void => {
     const flow = queuePair.flow!
     flow.delivered = last
     flow.accepted = last
     flow.lastDelivered = last
-    code.retakeReceives(engine, queuePair, code.leftInReceiveSlots(queuePair)!)
+    code.retakeReceives(queuePair, code.leftInReceiveSlots(queuePair)!)
   }
   const resume: Operation = {
     name: 'resume',

@@ -215,10 +215,10 @@ function wireScene(code: Code, options: WireOptions): Scene {
     flow.twin = null
     flow.inboundStarted = true
     flow.accepted = flow.lastDelivered = self.words(receiver.queuePair).load(LAST)
-    code.retakeReceives(engine, queuePair, code.leftInReceiveSlots(queuePair)!)
+    code.retakeReceives(queuePair, code.leftInReceiveSlots(queuePair)!)
     const take = (): void => {
       if (rules.repeated(flow, sequence)) return
-      const receive = code.bindReceive(flow, sequence)
+      const receive = code.bindReceive(engine, flow, sequence)
       check(receive !== null, 'I14', `message ${sequence} finds no receive`)
       code.finishReceive(engine, flow, receive!, verdict.success)
       queuePair.receiveQueue.publish()
