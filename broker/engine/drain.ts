@@ -17,6 +17,7 @@ import { claimedToPosted, claimedToQueued } from '../../shm/slot-state.js'
 import type { Engine } from './engine.js'
 import { copyEntries, takeReceive } from './entries.js'
 import { completeReceive, completeUnsent } from './finish.js'
+import type { Flow } from './flow.js'
 import { flowOf, knownFlow } from './paths.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { receiveStage, requestStage, type SendRequest } from './request.js'
@@ -55,7 +56,8 @@ export function drainSends(engine: Engine, queuePair: EngineQueuePair, budget: n
   }
   ring.advance(count)
   // Only now, after the head was stored, may any of these be executed or freed.
-  for (let index = 0; index < taken; index++) admit(engine, queuePair, pending[index]!)
+  if (queuePair.connected && queuePair.flow && !queuePair.ending) join(engine, queuePair.flow, pending, taken)
+  else for (let index = 0; index < taken; index++) admit(engine, queuePair, pending[index]!)
   return broken ? corrupted(engine, queuePair, 'an entry of the send ring') : committed > count
 }
 
@@ -133,6 +135,19 @@ function checkRemote(request: SendRequest): Status {
   if (!isKey(request.remoteKey)) return status.remoteAccessError
   if (!Number.isSafeInteger(request.remoteOffset) || request.remoteOffset < 0) return status.remoteAccessError
   return atomic && request.remoteOffset % 8 !== 0 ? status.remoteInvalidRequest : 0
+}
+
+/** As `admit`, for all of a visit to a queue pair that has one flow. */
+function join(engine: Engine, flow: Flow, requests: readonly SendRequest[], count: number): void {
+  if (count === 0) return
+  flow.beginOutbound(requests[0]!.sequence)
+  for (let index = 0; index < count; index++) {
+    const request = requests[index]!
+    if (request.refused !== 0) engine.counters[counterIndex['containment-refusals']]!++
+    request.flow = flow
+    flow.waiting.push(request)
+  }
+  engine.wakeFlow(flow)
 }
 
 /** Puts a checked request into its flow, or tells at once why not. */

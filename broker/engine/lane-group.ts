@@ -11,6 +11,8 @@ export class LaneGroup {
   readonly peer: number
   readonly lanes = new Set<Lane>()
   readonly remoteRegions = new Map<number, RemoteRegion>()
+  /** Requests in a row mostly name one region. */
+  #last: RemoteRegion | null = null
   /** Flows that wait for an answer about a key. */
   readonly keyWaiters = new Set<Flow>()
 
@@ -26,11 +28,23 @@ export class LaneGroup {
   }
 
   remoteRegion(key: number): RemoteRegion {
+    if (this.#last?.key === key) return this.#last
     let region = this.remoteRegions.get(key)
     if (!region) {
       region = new RemoteRegion(key)
       this.remoteRegions.set(key, region)
     }
+    this.#last = region
     return region
+  }
+
+  forgetRegions(): void {
+    this.remoteRegions.clear()
+    this.#last = null
+  }
+
+  forgetRegion(key: number): void {
+    this.remoteRegions.delete(key)
+    this.#last = null
   }
 }

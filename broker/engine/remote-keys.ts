@@ -67,14 +67,14 @@ export function releaseRemoteRegion(engine: Engine, request: SendRequest): void 
   request.remote = null
   region.uses--
   const lane = request.flow?.lane
-  if (lane) acknowledgeRevocation(engine, lane.group, region.key)
+  if (lane && region.acknowledgementDue) acknowledgeRevocation(engine, lane.group, region.key)
 }
 
 /** On the lane that brought the revocation: if that lane is lost, the owner asks again on another. */
 function acknowledgeRevocation(engine: Engine, group: LaneGroup, key: number): void {
   const region = group.remoteRegions.get(key)
   if (!region?.acknowledgementDue || region.uses > 0 || region.carrier?.state !== 'up') return
-  group.remoteRegions.delete(key)
+  group.forgetRegion(key)
   engine.addLoose(region.carrier, aboutKey(messageType.revokeAcknowledged, key))
 }
 
@@ -117,7 +117,7 @@ export function takeResolved(engine: Engine, lane: Lane, memory: Memory, payload
     region.rights = row.rights
   } else {
     // No negative entry stays: those who waited are refused, the next request asks again.
-    group.remoteRegions.delete(row.key)
+    group.forgetRegion(row.key)
     for (const flow of group.keyWaiters) refuseWaiter(engine, flow, row.key)
   }
   engine.wakeKeyWaiters(group)
@@ -179,7 +179,7 @@ export function askAgain(engine: Engine, group: LaneGroup): void {
 
 /** The last lane of a group is gone: what was cached or lent is void on both sides. */
 export function dropGroup(engine: Engine, group: LaneGroup): void {
-  group.remoteRegions.clear()
+  group.forgetRegions()
   for (const region of engine.regions) region.forget(group)
   engine.wakeKeyWaiters(group)
 }

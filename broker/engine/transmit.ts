@@ -19,6 +19,7 @@ import { gather } from './gather.js'
 import { creditTier, type Lane } from './lane.js'
 import { askForRegion, useRemoteRegion } from './remote-keys.js'
 import { requestStage, type SendRequest } from './request.js'
+import { startRun } from './run.js'
 import { gate, park, refuseHead } from './waiting.js'
 
 /** Messages one flow may send before the next has its turn, and all flows of a lane together in one turn. */
@@ -68,7 +69,7 @@ function advanceFlow(engine: Engine, lane: Lane, flow: Flow): Outcome {
     const result = sendAgain(engine, lane, flow)
     if (result !== outcome.idle) return result
   }
-  for (let count = 0; count < FLOW_QUANTUM; count++) {
+  for (let count = startRun(engine, lane, flow, FLOW_QUANTUM); count < FLOW_QUANTUM; count++) {
     const request = flow.waiting.head
     if (!request) return outcome.idle
     const refusal = gate(engine, flow, request)
