@@ -10,7 +10,7 @@ import { claimedGenerations, claimedSlots, Poster, type Refusal } from './postin
 import type { QueuePairSegment } from './queue-pair-segment.js'
 import type { Presentable } from './reattachment.js'
 import type { ReceiveWorkRequest, SendFields, SendWorkRequest } from './work-request.js'
-import { checkReceive, checkSend, type PostingTarget, writeReceive, writeSend } from './work-request-encoder.js'
+import { checkReceive, checkSend, PostingTarget, writeReceive, writeSend } from './work-request-encoder.js'
 
 export type QueuePairState = (typeof queuePairStateNames)[number]
 
@@ -88,7 +88,7 @@ export class QueuePair extends EventEmitter<QueuePairEvents> {
     this.maxInline = grant.inlineByteLength
     this.#attachment = attachment
     this.#segment = segment
-    this.#target = { attachment, segment, maxInline: grant.inlineByteLength, isDatagram: grant.type === 'datagram' }
+    this.#target = new PostingTarget(attachment, segment)
     this.#sends = new Poster(attachment, segment, segment.send)
     this.#receives = new Poster(attachment, segment, segment.receive)
     attachment.queuePairs.add(this)

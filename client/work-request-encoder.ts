@@ -53,12 +53,34 @@ const ATOMIC = (1 << opcode.compareAndSwap) | (1 << opcode.fetchAndAdd)
 const LOWEST_OPERAND = -(2n ** 63n)
 const HIGHEST_OPERAND = 2n ** 64n - 1n
 
-/** What a check needs to know of the queue pair posted to. */
-export interface PostingTarget {
+/** The queue pair posted to: what a check needs to know of it, and where its slots lie, one step away. */
+export class PostingTarget {
   readonly attachment: Attachment
-  readonly segment: QueuePairSegment
   readonly maxInline: number
   readonly isDatagram: boolean
+  readonly u8: Uint8Array
+  readonly u32: Uint32Array
+  readonly f64: Float64Array
+  readonly i64: BigInt64Array
+  /** State words of the first slots and words from slot to slot. */
+  readonly sendBase: number
+  readonly sendWords: number
+  readonly receiveBase: number
+  readonly receiveWords: number
+
+  constructor(attachment: Attachment, { grant, memory, send, receive }: QueuePairSegment) {
+    this.attachment = attachment
+    this.maxInline = grant.inlineByteLength
+    this.isDatagram = grant.type === 'datagram'
+    this.u8 = memory.u8
+    this.u32 = memory.u32
+    this.f64 = memory.f64
+    this.i64 = memory.i64
+    this.sendBase = send.slotBase
+    this.sendWords = send.slotWords
+    this.receiveBase = receive.slotBase
+    this.receiveWords = receive.slotWords
+  }
 }
 
 /** The slot's operation word. Throws `invalid-argument` or `address-not-resolved`. */
@@ -67,11 +89,9 @@ export function checkSend(request: SendFields, target: PostingTarget): number {
   if (!isInteger(request.id)) refuse('id', request.id, 'a safe integer')
   const bit = 1 << code
   if ((bit & NEEDS_REMOTE) !== 0) checkRemote(request)
-  if ((bit & NEEDS_IMMEDIATE) !== 0 && !isUnsigned32(request.immediate)) {
-    refuse('immediate', request.immediate, 'a whole number below 2^32')
-  }
+  if ((bit & NEEDS_IMMEDIATE) !== 0) checkImmediate(request)
   if ((bit & ATOMIC) !== 0) checkOperands(request, code)
-  checkDestination(request, target)
+  if (target.isDatagram || request.destination !== undefined) checkDestination(request, target)
   const { local, inline } = request
   const entries = local === undefined ? 0 : checkEntries(local, target.attachment)
   const flags = flagsOf(request)
@@ -95,19 +115,20 @@ export function writeSend(
   request: SendFields,
   operation: number,
 ): void {
-  const { memory, send } = target.segment
-  const base = send.slotBase + slot * send.slotWords
+  const { u32, f64, sendBase, sendWords } = target
+  const base = sendBase + slot * sendWords
   const wide = base >>> 1
-  const code = operationOpcode(operation)
-  memory.u32[base + SEND.generation] = generation
-  memory.u32[base + SEND.operation] = operation
-  memory.f64[wide + SEND_ID] = request.id
-  if (((1 << code) & NEEDS_IMMEDIATE) !== 0) memory.u32[base + SEND.immediate] = request.immediate!
-  if (((1 << code) & NEEDS_REMOTE) !== 0) {
-    memory.f64[wide + SEND_REMOTE_KEY] = request.remote!.key
-    memory.f64[wide + SEND_REMOTE_OFFSET] = request.remote!.offset
+  const bit = 1 << operationOpcode(operation)
+  u32[base + SEND.generation] = generation
+  u32[base + SEND.operation] = operation
+  f64[wide + SEND_ID] = request.id
+  if ((bit & NEEDS_REMOTE) !== 0) {
+    const { key, offset } = request.remote!
+    f64[wide + SEND_REMOTE_KEY] = key
+    f64[wide + SEND_REMOTE_OFFSET] = offset
   }
-  if (((1 << code) & ATOMIC) !== 0) writeOperands(target, wide, request, code)
+  if ((bit & NEEDS_IMMEDIATE) !== 0) u32[base + SEND.immediate] = request.immediate!
+  if ((bit & ATOMIC) !== 0) writeOperands(target, wide, request, operationOpcode(operation))
   if (target.isDatagram) writeDestination(target, base, request)
   if ((operationFlags(operation) & workRequestFlag.inline) !== 0) writeInline(target, base, request)
   else writeEntries(target, base + SEND_ENTRIES, request.local, operationSgeCount(operation))
@@ -120,11 +141,11 @@ export function writeReceive(
   request: ReceiveWorkRequest,
   entries: number,
 ): void {
-  const { memory, receive } = target.segment
-  const base = receive.slotBase + slot * receive.slotWords
-  memory.u32[base + RECEIVE.generation] = generation
-  memory.u32[base + RECEIVE.operation] = packOperation(opcode.receive, workRequestFlag.signaled, entries)
-  memory.f64[(base >>> 1) + RECEIVE_ID] = request.id
+  const { u32, f64, receiveBase, receiveWords } = target
+  const base = receiveBase + slot * receiveWords
+  u32[base + RECEIVE.generation] = generation
+  u32[base + RECEIVE.operation] = packOperation(opcode.receive, workRequestFlag.signaled, entries)
+  f64[(base >>> 1) + RECEIVE_ID] = request.id
   writeEntries(target, base + RECEIVE_ENTRIES, request.local, entries)
 }
 
@@ -148,6 +169,10 @@ function checkRemote({ remote }: SendFields): void {
   if (!isOffset(remote.offset)) refuse('remote.offset', remote.offset, 'a safe integer from 0')
 }
 
+function checkImmediate({ immediate }: SendFields): void {
+  if (!isUnsigned32(immediate)) refuse('immediate', immediate, 'a whole number below 2^32')
+}
+
 function checkOperands({ compare, swap, add }: SendFields, code: number): void {
   if (code === opcode.fetchAndAdd) {
     checkOperand('add', add)
@@ -163,10 +188,7 @@ function checkOperand(name: string, value: unknown): void {
 }
 
 function checkDestination({ destination }: SendFields, target: PostingTarget): void {
-  if (!target.isDatagram) {
-    if (destination !== undefined) refuse('destination', destination, 'absent: the queue pair is a connected one')
-    return
-  }
+  if (!target.isDatagram) refuse('destination', destination, 'absent: the queue pair is a connected one')
   if (typeof destination !== 'object' || destination === null) {
     refuse('destination', destination, 'the address of a queue pair: this one is a datagram queue pair')
   }
@@ -194,16 +216,23 @@ function checkEntry(entry: EntryFields, index: number, attachment: Attachment): 
 }
 
 function flagsOf({ signaled, solicited, fence, replayable }: SendFields): number {
+  const always = signaled === undefined || signaled === true ? workRequestFlag.signaled : unsignaled(signaled)
+  // The rare ones are mostly absent, and one look tells for all three.
+  if (solicited === undefined && fence === undefined && replayable === undefined) return always
   return (
-    flag('signaled', signaled, true, workRequestFlag.signaled) |
-    flag('solicited', solicited, false, workRequestFlag.solicited) |
-    flag('fence', fence, false, workRequestFlag.fence) |
-    flag('replayable', replayable, false, workRequestFlag.replayable)
+    always |
+    flag('solicited', solicited, workRequestFlag.solicited) |
+    flag('fence', fence, workRequestFlag.fence) |
+    flag('replayable', replayable, workRequestFlag.replayable)
   )
 }
 
-function flag(name: string, value: unknown, byDefault: boolean, mask: number): number {
-  if (value === undefined) return byDefault ? mask : 0
+function unsignaled(value: unknown): number {
+  return value === false ? 0 : refuse('signaled', value, 'true or false')
+}
+
+function flag(name: string, value: unknown, mask: number): number {
+  if (value === undefined) return 0
   if (typeof value !== 'boolean') return refuse(name, value, 'true or false')
   return value ? mask : 0
 }
@@ -224,14 +253,12 @@ function checkInline({ local }: SendFields, inline: unknown, maxInline: number):
   if (total > maxInline) refuse('inline', total, `at most ${maxInline} bytes in local (maxInline)`)
 }
 
-function writeOperands({ segment }: PostingTarget, wide: number, request: SendFields, code: number): void {
-  const { i64 } = segment.memory
+function writeOperands({ i64 }: PostingTarget, wide: number, request: SendFields, code: number): void {
   if (code === opcode.compareAndSwap) i64[wide + SEND_COMPARE] = request.compare!
   i64[wide + SEND_SWAP] = code === opcode.compareAndSwap ? request.swap! : request.add!
 }
 
-function writeDestination({ attachment, segment }: PostingTarget, base: number, request: SendFields): void {
-  const { u32 } = segment.memory
+function writeDestination({ attachment, u32 }: PostingTarget, base: number, request: SendFields): void {
   const { node, number, generation } = request.destination!
   u32[base + SEND.destinationNode] = attachment.resolvedNodes.get(node)!
   u32[base + SEND.destinationNumber] = number
@@ -239,12 +266,11 @@ function writeDestination({ attachment, segment }: PostingTarget, base: number, 
 }
 
 function writeEntries(
-  { segment }: PostingTarget,
+  { u32, f64 }: PostingTarget,
   start: number,
   local: readonly ScatterGatherEntry[] | undefined,
   count: number,
 ): void {
-  const { u32, f64 } = segment.memory
   for (let index = 0; index < count; index++) {
     const entry = local![index] as EntryFields
     const base = start + index * ENTRY_WORDS
@@ -254,8 +280,7 @@ function writeEntries(
   }
 }
 
-function writeInline({ segment }: PostingTarget, base: number, { inline, local }: SendFields): void {
-  const { u8, u32 } = segment.memory
+function writeInline({ u8, u32 }: PostingTarget, base: number, { inline, local }: SendFields): void {
   const start = (base + SEND_ENTRIES) * 4
   if (inline instanceof Uint8Array) {
     u8.set(inline, start)
