@@ -59,6 +59,12 @@ const SOURCE_GENERATION = receiveSlot.word.sourceGeneration
 /** A poller that is overtaken by others this often in one call gives the rest to them. */
 const OVERTAKEN_LIMIT = 64
 
+/** Entries read by one look at the head. */
+const READ_AHEAD = 64
+/** Their copies; one for the thread, because polling never awaits. */
+const readReferences = new Int32Array(READ_AHEAD)
+const readGenerations = new Int32Array(READ_AHEAD)
+
 /** What to do with an entry that is not simply taken. */
 const TAKE = 0
 const SKIP = 1
@@ -93,19 +99,42 @@ export class Poller {
   /** False: other pollers have moved the head past what was being read; begin again there. */
   #pollFrom(head: number, batch: CompletionBatch, most: number): boolean {
     const words = this.#words
-    let pending = (words.load(TAIL) - head) | 0
+    const pending = (words.load(TAIL) - head) | 0
     if (pending > this.#capacity) return false
+    const end = (head + pending) | 0
     let position = head
-    for (; pending > 0 && batch.count < most; pending--) {
-      const entry = this.#entries + (position & (this.#capacity - 1)) * ENTRY_WORDS
-      const reference = words.load(entry + ENTRY_REFERENCE)
-      const generation = words.load(entry + ENTRY_GENERATION)
+    for (let left = pending; left > 0 && batch.count < most; left = (end - position) | 0) {
+      const count = Math.min(left, most - batch.count, READ_AHEAD)
+      this.#read(position, count)
       if (((words.load(HEAD) - position) | 0) > 0) return false
-      if (!this.#take(batch, reference, generation, position)) break
-      position = (position + 1) | 0
+      const taken = this.#takeRead(batch, position, count)
+      position = (position + taken) | 0
+      if (taken < count) break
     }
     if (position !== head) this.#advance(head, position)
     return true
+  }
+
+  /**
+   * Copies entries that the tail has published. The exchange keeps these plain reads before the look at the head that follows, on any
+   * processor: what was read belongs to this lap if the head has not come past it even then.
+   */
+  #read(position: number, count: number): void {
+    const words = this.#words
+    for (let index = 0; index < count; index++) {
+      const entry = this.#entries + ((position + index) & (this.#capacity - 1)) * ENTRY_WORDS
+      readReferences[index] = words.peek(entry + ENTRY_REFERENCE)
+      readGenerations[index] = words.peek(entry + ENTRY_GENERATION)
+    }
+    words.or(HEAD, 0)
+  }
+
+  /** How many of the entries read are dealt with; fewer than `count`: the next one's segment is not there. */
+  #takeRead(batch: CompletionBatch, position: number, count: number): number {
+    for (let index = 0; index < count; index++) {
+      if (!this.#take(batch, readReferences[index]!, readGenerations[index]!, (position + index) | 0)) return index
+    }
+    return count
   }
 
   /** True if a poll would return something now. Moves the head over what leads nowhere. */
@@ -250,6 +279,7 @@ export function takeFrom(
   if (isSend) copySend(segment, base, batch)
   else copyReceive(segment, base, batch)
   if (!doneToFree(segment.words, base, generation)) return false
+  queue.room++
   batch.count++
   return true
 }
