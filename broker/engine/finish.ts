@@ -160,9 +160,7 @@ export function publishInbound(engine: Engine, flow: Flow): void {
   let published = false
   while (receive && receive.stage === receiveStage.finished) {
     flow.inbound.shift()
-    completeReceive(engine, receive, flow)
-    flow.lastDelivered = receive.sequence
-    storeLast(flow)
+    deliver(engine, flow, receive)
     published = true
     receive = flow.inbound.head
   }
@@ -178,6 +176,13 @@ export function publishInbound(engine: Engine, flow: Flow): void {
     flow.twin.delivered = flow.lastDelivered
     settleFlow(engine, flow.twin)
   }
+}
+
+/** The outcome of the flow's next message is told. */
+export function deliver(engine: Engine, flow: Flow, receive: ReceiveRequest): void {
+  completeReceive(engine, receive, flow)
+  flow.lastDelivered = receive.sequence
+  storeLast(flow)
 }
 
 /** After the slot: a broker that dies in between finds the sequence in the slot and repairs `last`. Only a successor reads it. */

@@ -1,12 +1,6 @@
-/**
- * Same-node traffic: both queue pairs are served by this engine, so a message is one copy from the sender's region to the receiver's, with
- * the same checks, order, credits and verdicts as over a lane. Large transfers are copied chunk by chunk so that others have their turn.
- */
-import { keyGeneration } from '../../protocol/keys.js'
 import { counterIndex } from '../../protocol/node-file.js'
 import { opcode, workRequestFlag } from '../../protocol/opcodes.js'
-import { type Status, status } from '../../protocol/statuses.js'
-import { regionRight } from '../../protocol/wire.js'
+import { status } from '../../protocol/statuses.js'
 import { copyInOrder } from '../../shm/copy.js'
 import { executeAtomic, settleAtomic } from './atomics.js'
 import { thisNode } from './commands.js'
@@ -15,8 +9,9 @@ import type { Engine } from './engine.js'
 import { finishSend, isTwoSided, markPosted, settleFlow } from './finish.js'
 import type { Flow } from './flow.js'
 import { scatter } from './gather.js'
+import { checkRemote, copyRun } from './local-run.js'
 import { datagramFlow } from './paths.js'
-import { type Region, within } from './region.js'
+import type { Region } from './region.js'
 import { type ReceiveRequest, requestStage, type SendRequest } from './request.js'
 import { gate, park, refuseHead } from './waiting.js'
 
@@ -32,7 +27,7 @@ export function pumpLocal(engine: Engine, flow: Flow): boolean {
     if (!moveOn(engine, flow, flow.moving)) return true
   }
   let copied = 0
-  for (let count = 0; count < QUANTUM && copied < CHUNK_BYTES; count++) {
+  for (let count = copyRun(engine, flow, QUANTUM); count < QUANTUM && copied < CHUNK_BYTES; count++) {
     const request = flow.waiting.head
     if (!request) return false
     copied += request.byteLength
@@ -124,21 +119,6 @@ function describe(receive: ReceiveRequest, request: SendRequest): void {
   if (request.opcode === opcode.writeWithImmediate) receive.refused = 0
   else if (receive.refused === 0 && request.byteLength > receive.local.byteLength)
     receive.refused = status.localLengthError
-}
-
-function checkRemote(engine: Engine, request: SendRequest): Status {
-  if (request.byteLength === 0) return 0
-  const region = engine.regions.find(request.remoteKey, request.queuePair.job)
-  if (!region || keyGeneration(request.remoteKey) !== region.generation) return status.remoteAccessError
-  const atomic = request.opcode === opcode.compareAndSwap || request.opcode === opcode.fetchAndAdd
-  const right = atomic
-    ? regionRight.remoteAtomic
-    : request.opcode === opcode.read
-      ? regionRight.remoteRead
-      : regionRight.remoteWrite
-  return (region.rights & right) !== 0 && within(region, request.remoteOffset, request.byteLength)
-    ? 0
-    : status.remoteAccessError
 }
 
 /** Copies one chunk, or all of a small request; true when the request has its outcome. */

@@ -32,7 +32,8 @@ export function startRun(engine: Engine, lane: Lane, flow: Flow, most: number): 
   return first === opcode.write ? writeRun(engine, lane, flow, most) : 0
 }
 
-function mayRun(engine: Engine, flow: Flow): boolean {
+/** Nothing about the flow itself keeps its requests back. */
+export function mayRun(engine: Engine, flow: Flow): boolean {
   if (flow.moving || flow.telling !== 'none' || flow.resumeDue || engine.handingOver) return false
   return !flow.connected || flow.queuePair.state !== queuePairState.connecting
 }
@@ -82,7 +83,7 @@ function hasRoom(engine: Engine, lane: Lane, request: SendRequest, window: numbe
 }
 
 /** One entry of an open region, short, never posted before, and nothing to wait for. */
-function isPlain(request: SendRequest, most: number): boolean {
+export function isPlain(request: SendRequest, most: number): boolean {
   if (request.stage !== requestStage.waiting || request.exposed || request.refused !== 0) return false
   if ((request.flags & NOT_PLAIN) !== 0 || request.moved !== 0) return false
   const { local } = request

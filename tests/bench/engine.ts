@@ -3,7 +3,7 @@
  * TCP, with a client on each side that only moves slots along. `lists of n`: what a turn finds.
  *
  *   npm run bench -- engine
- *   node --import=./broker/typescript.js tests/bench/engine.ts [--only send] [--slots 2048] [--lists 16,256]
+ *   node --import=./broker/typescript.js tests/bench/engine.ts [--only send] [--slots 2048] [--lists 16,256] [--local]
  */
 import { parseArgs } from 'node:util'
 import {
@@ -34,8 +34,10 @@ const { values: options } = parseArgs({
     only: { type: 'string', default: 'send,write' },
     slots: { type: 'string', default: '2048' },
     lists: { type: 'string', default: '16,64,256' },
+    local: { type: 'boolean', default: false },
   },
 })
+const where = options.local ? 'one engine' : 'engine'
 const SLOTS = Number(options.slots)
 const BYTES = 64
 const ROUND_MESSAGES = 200_000
@@ -143,8 +145,8 @@ class Client {
 
 const bounce = { bounceByteLength: 4096, bounceCount: 64 }
 const alpha = await new EngineNode('alpha', bounce).start()
-const beta = await new EngineNode('beta', bounce).start()
-await link(alpha, beta, 0, bounce)
+const beta = options.local ? alpha : await new EngineNode('beta', bounce).start()
+if (!options.local) await link(alpha, beta, 0, bounce)
 
 async function prepare(node: EngineNode) {
   const queue = await node.completionQueue(SLOTS * 2)
@@ -173,7 +175,7 @@ function round(operation: number, list: number): Costs {
     const posted = performance.now()
     alpha.turn()
     const turned = performance.now()
-    beta.turn()
+    if (!options.local) beta.turn()
     const taken = performance.now()
     sender.poll()
     const received = receiver.poll()
@@ -195,8 +197,12 @@ for (const name of options.only.split(',')) {
   for (const list of options.lists.split(',').map(Number)) {
     const rounds = Array.from({ length: ROUNDS }, () => round(operation, list)).slice(WARM_UP_ROUNDS)
     for (const part of ['sender', 'receiver', 'clients'] as const) {
-      printFigure(`engine: 64 B ${name}, lists of ${list}, ${part}`, medianOf(rounds.map((costs) => costs[part])), 'ns')
+      printFigure(
+        `${where}: 64 B ${name}, lists of ${list}, ${part}`,
+        medianOf(rounds.map((costs) => costs[part])),
+        'ns',
+      )
     }
   }
 }
-for (const node of [alpha, beta]) node.close()
+for (const node of new Set([alpha, beta])) node.close()

@@ -181,8 +181,8 @@ export const completionMutants: readonly Mutant[] = [
     changes: [
       change(
         FINISH,
-        '    completeReceive(engine, receive, flow)\n    flow.lastDelivered = receive.sequence\n    storeLast(flow)\n',
-        '    flow.lastDelivered = receive.sequence\n    storeLast(flow)\n    completeReceive(engine, receive, flow)\n',
+        '  completeReceive(engine, receive, flow)\n  flow.lastDelivered = receive.sequence\n  storeLast(flow)\n',
+        '  flow.lastDelivered = receive.sequence\n  storeLast(flow)\n  completeReceive(engine, receive, flow)\n',
       ),
     ],
     scenario: delivered,
@@ -193,7 +193,7 @@ export const completionMutants: readonly Mutant[] = [
     changes: [
       change(
         FINISH,
-        '    flow.lastDelivered = receive.sequence\n    storeLast(flow)\n',
+        '  flow.lastDelivered = receive.sequence\n  storeLast(flow)\n',
         '    flow.queuePair.receiveQueue.publish()\n    flow.lastDelivered = receive.sequence\n    storeLast(flow)\n',
       ),
     ],
