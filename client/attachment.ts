@@ -100,6 +100,8 @@ export class Attachment {
   readonly #parts: AttachmentParts
   readonly #activityWords: Words
   #broker: BrokerParts
+  /** What ends a sleep: the bell, and the broker's death. */
+  #sleepsOn: readonly number[]
   #pageWords: Words
   #pageMemory: Memory
   readonly #names = new Map<number, RememberedName>()
@@ -110,6 +112,7 @@ export class Attachment {
     this.grant = parts.grant
     this.#broker = parts.broker
     this.doorbell = parts.doorbell
+    this.#sleepsOn = [parts.doorbell.fd, parts.broker.control.descriptor]
     this.monitor = parts.monitor
     this.member = parts.grant.member
     this.owner = ownerWord(parts.grant.member, parts.grant.memberGeneration)
@@ -141,6 +144,7 @@ export class Attachment {
   renew(broker: BrokerParts): void {
     const before = this.#broker
     this.#broker = broker
+    this.#sleepsOn = [this.doorbell.fd, broker.control.descriptor]
     this.#pageWords = broker.page.words
     this.#pageMemory = broker.page.memory
     before.control.close()
@@ -163,7 +167,7 @@ export class Attachment {
     this.blocking = true
     try {
       if (this.lost) this.recovery?.sleep(this.doorbell.fd, timeoutMs)
-      else if (pollDescriptors([this.doorbell.fd, this.control.descriptor], timeoutMs, 1) === 1) this.control.readNow()
+      else if (pollDescriptors(this.#sleepsOn, timeoutMs, 1) === 1) this.control.readNow()
       this.doorbell.drain()
     } finally {
       this.blocking = false

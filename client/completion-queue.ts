@@ -9,6 +9,7 @@ import {
 import type { RequestResult } from '../protocol/control.js'
 import { SharedVerbsError } from '../protocol/errors.js'
 import { abiVersion } from '../protocol/version.js'
+import { clock } from '../shm/libc.js'
 import type { Mapping } from '../shm/mapping.js'
 import { ArmedBit } from './arming.js'
 import type { Attachment } from './attachment.js'
@@ -28,7 +29,7 @@ export interface WaitOptions {
 }
 
 const deadlineOf = (timeoutMs: number | undefined): number =>
-  timeoutMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs
+  timeoutMs === undefined ? Number.POSITIVE_INFINITY : clock.nowMs() + timeoutMs
 
 export class CompletionQueue implements AsyncIterable<Completion> {
   readonly number: number
@@ -101,7 +102,7 @@ export class CompletionQueue implements AsyncIterable<Completion> {
     for (let rings = 0; ; rings++) {
       if (signal?.aborted) throw new SharedVerbsError('aborted', 'the wait for completions was given up by its caller')
       if (this.#armAndLook(armed, solicitedOnly && rings > 0)) return true
-      const leftMs = deadlineMs - performance.now()
+      const leftMs = deadlineMs - clock.nowMs()
       if (leftMs <= 0) return this.available
       await this.#sleep(leftMs, signal)
     }
@@ -112,14 +113,17 @@ export class CompletionQueue implements AsyncIterable<Completion> {
    * not fetched.
    */
   waitSync({ timeoutMs, solicitedOnly = false }: Omit<WaitOptions, 'signal'> = {}): boolean {
-    const deadlineMs = deadlineOf(timeoutMs)
     const armed = solicitedOnly ? this.#armedForSolicited : this.#armed
-    for (let rings = 0; ; rings++) {
-      if (this.#armAndLook(armed, solicitedOnly && rings > 0)) return true
-      const leftMs = deadlineMs - performance.now()
-      if (leftMs <= 0) return this.available
+    if (this.#armAndLook(armed, false)) return true
+    // The clock is read once for a wait that one sleep ends, and not at all for one that needs none.
+    const deadlineMs = deadlineOf(timeoutMs)
+    let leftMs = timeoutMs ?? Number.POSITIVE_INFINITY
+    while (leftMs > 0) {
       this.attachment.sleepSync(leftMs)
+      if (this.#armAndLook(armed, solicitedOnly)) return true
+      leftMs = deadlineMs - clock.nowMs()
     }
+    return this.available
   }
 
   /** True if a poll would return something. */

@@ -142,7 +142,7 @@ export class Poller {
     const words = this.#words
     const head = words.load(HEAD)
     const pending = Math.min((words.load(TAIL) - head) | 0, this.#capacity)
-    if (pending <= 0) this.#departed.clear()
+    if (pending <= 0 && this.#departed.size > 0) this.#departed.clear()
     let position = head
     let outcome = SKIP
     for (let looked = 0; looked < pending; looked++) {
