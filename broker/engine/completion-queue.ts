@@ -21,6 +21,8 @@ const ARMED_LEAF = completionQueueHeader.word.armedLeaf
 const SOLICITED_LEAF = completionQueueHeader.word.solicitedLeaf
 const ENTRY_WORDS = completionEntry.byteLength / 4
 const ROOT_WORDS = 2
+/** Completions for one wake-up, from which on it pays to wait for more. */
+const STREAM = 8
 
 /** Whose completion it is; `unpublished` counts those that found no room yet. */
 export interface Completer {
@@ -57,6 +59,9 @@ export class EngineCompletionQueue {
   queued = false
   unrung = false
   rungMs = Number.NEGATIVE_INFINITY
+  /** Completions when waiters were last woken, and how many there had been since the time before. */
+  #rungAt = 0
+  #lastBurst = 0
 
   constructor(of: { number: number; generation: number; job: number; capacity: number }, mapping: Mapping) {
     this.number = of.number
@@ -133,8 +138,15 @@ export class EngineCompletionQueue {
     this.#words.store(TAIL, this.#published)
   }
 
+  /** The last wake-up was for many completions: the next ones had better come together as well. */
+  get isStream(): boolean {
+    return this.#lastBurst >= STREAM
+  }
+
   /** Wakes whoever is armed. Returns how many were rung. */
   ringPublished(ring: (member: number) => void): number {
+    this.#lastBurst = this.completions - this.#rungAt
+    this.#rungAt = this.completions
     let rung = this.#ringArmed(ARMED_ROOT, ARMED_LEAF, ring)
     if (this.#urgent) rung += this.#ringArmed(SOLICITED_ROOT, SOLICITED_LEAF, ring)
     this.#urgent = false

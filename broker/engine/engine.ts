@@ -343,13 +343,13 @@ export class Engine {
   }
 
   /**
-   * Wakes whoever is armed: at once after a pause, else not more often than a waiter can be woken with profit; a stream of completions
-   * then wakes it for many. A turn that found nothing wakes for all that is left.
+   * Wakes whoever is armed: at once for single completions, else not more often than a waiter can be woken with profit; a stream of
+   * completions then wakes it for many. A turn that found nothing wakes for all that is left.
    */
   #wake(nothingElse: boolean): void {
     for (let left = this.#unrungQueues.length; left > 0; left--) {
       const queue = this.#unrungQueues.shift()!
-      if (!nothingElse && this.nowMs - queue.rungMs < WAKE_PAUSE_MS) {
+      if (!nothingElse && queue.isStream && this.nowMs - queue.rungMs < WAKE_PAUSE_MS) {
         this.#unrungQueues.push(queue)
         continue
       }

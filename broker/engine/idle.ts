@@ -35,9 +35,11 @@ const YIELD_MS = 0.5
 const OWED_YIELD_MS = 2
 /** A yield that took this long was a slice of somebody who computes: clients that answer take less, all of them together. */
 const FOREIGN_MS = 0.5
-/** After such a yield, sleeps follow at once for this long, and for twice as long if it happens again within that time. */
-const POLITE_MS = 20
+/** After such a yield, sleeps follow at once for this long, and for twice as long if it happens again as soon as that is over. */
+const POLITE_MS = 2
 const POLITE_MOST_MS = 1280
+/** Who computes all the time takes one of the first yields; whoever comes after so many only had something to do. */
+const CALM_YIELDS = 1000
 /** The longest sleep: heartbeats of the engine's turn counter go on. */
 const SLEEP_MS = 500
 const EVENTS = 16
@@ -51,6 +53,8 @@ export class Idle {
   readonly #owesBytes: () => boolean
   #idleSinceMs = 0
   #politeMs = POLITE_MS
+  /** Since one took long. */
+  #calmYields = 0
   #politeUntilMs = Number.NEGATIVE_INFINITY
   sleeps = 0
 
@@ -83,6 +87,7 @@ export class Idle {
       schedulerYield()
       const afterMs = clockMs()
       if (afterMs - nowMs > FOREIGN_MS) this.#giveWay(afterMs)
+      else this.#calmYields++
       return
     }
     this.#sleep(restless, dueMs)
@@ -94,7 +99,8 @@ export class Idle {
   }
 
   #giveWay(nowMs: number): void {
-    const wasCalm = nowMs - this.#politeUntilMs > this.#politeMs
+    const wasCalm = this.#calmYields > CALM_YIELDS
+    this.#calmYields = 0
     this.#politeMs = wasCalm ? POLITE_MS : Math.min(2 * this.#politeMs, POLITE_MOST_MS)
     this.#politeUntilMs = nowMs + this.#politeMs
   }

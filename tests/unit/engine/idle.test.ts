@@ -85,8 +85,8 @@ test('while bytes of a long message are under way it yields for longer, not for 
 
 test('beside somebody who computes it sleeps at once, for longer each time he is still there', (t) => {
   const sleeper = new Sleeper(t, 'adaptive')
-  const seen = Array.from({ length: 8 }, () => sleeper.politenessMs())
-  for (const [index, expected] of [20, 40, 80, 160, 320, 640, 1280, 1280].entries()) near(t, seen[index]!, expected, 1)
+  for (const expected of [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1280, 1280])
+    near(t, sleeper.politenessMs(), expected, 1)
   sleeper.owes = true
   sleeper.yieldMs = 5
   sleeper.idle.worked()
@@ -94,12 +94,16 @@ test('beside somebody who computes it sleeps at once, for longer each time he is
   t.true(sleeper.pause(), 'also while bytes are under way')
 })
 
-test('when nobody computed for as long as it gave way, it starts with the shortest time again', (t) => {
+test('who had something to do now and then is no reason to sleep for long: after many short yields it starts anew', (t) => {
   const sleeper = new Sleeper(t, 'adaptive')
-  near(t, sleeper.politenessMs(), 20, 1)
-  near(t, sleeper.politenessMs(), 40, 1)
-  sleeper.nowMs += 50
-  near(t, sleeper.politenessMs(), 20, 1)
+  for (const expected of [2, 4, 8]) near(t, sleeper.politenessMs(), expected, 1)
+  sleeper.nowMs += 5000
+  near(t, sleeper.politenessMs(), 16, 1)
+  for (let yields = 0; yields <= 1000; yields++) {
+    sleeper.idle.worked()
+    t.false(sleeper.pause())
+  }
+  near(t, sleeper.politenessMs(), 2, 1)
 })
 
 test('a client that takes its time to answer is nobody who computes', (t) => {
