@@ -53,8 +53,8 @@ export class Idle {
   readonly #owesBytes: () => boolean
   #idleSinceMs = 0
   #politeMs = POLITE_MS
-  /** Since one took long. */
-  #calmYields = 0
+  /** Short ones since one took long. */
+  #calmYields = Number.POSITIVE_INFINITY
   #politeUntilMs = Number.NEGATIVE_INFINITY
   sleeps = 0
 
