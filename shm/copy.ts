@@ -52,7 +52,11 @@ export function copyInOrder(
 ): void {
   checkRange(destination, destinationOffset, byteLength)
   checkRange(source, sourceOffset, byteLength)
-  // Short word and byte loops run upwards, so their last store is the last already.
+  // The loop of words runs upwards: its last store is the last already.
+  if (byteLength <= WORD_LOOP_BYTES && ((destinationOffset | sourceOffset) & 7) === 0) {
+    copyWords(destination, destinationOffset, source, sourceOffset, byteLength)
+    return
+  }
   const last = Math.min(byteLength, 8)
   const first = byteLength - last
   copyBytes(destination, destinationOffset, source, sourceOffset, first)
