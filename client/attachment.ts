@@ -7,7 +7,7 @@ import type { RequestBody, RequestName, RequestResult } from '../protocol/contro
 import { SharedVerbsError } from '../protocol/errors.js'
 import { markActive } from '../shm/activity.js'
 import type { Doorbell } from '../shm/doorbell.js'
-import { pollDescriptors } from '../shm/libc.js'
+import { currentCore, pollDescriptors } from '../shm/libc.js'
 import type { LivenessMonitor, LivenessToken } from '../shm/liveness.js'
 import type { Mapping } from '../shm/mapping.js'
 import type { Memory } from '../shm/memory.js'
@@ -68,6 +68,7 @@ const alreadyEnded = new Set<string>(['no-such-object', 'stale-handle', 'not-con
 const KEEP_ALIVE_MS = 2 ** 31 - 1
 
 const SLEEPING = brokerPage.word.sleeping
+const CORE = brokerPage.word.core
 const NAME_WORDS = nodeNameRow.byteLength / 4
 
 interface RememberedName {
@@ -266,6 +267,11 @@ export class Attachment {
   /** After making room in a completion ring that was full: completions may be waiting for it, and the engine asleep. */
   wakeEngine(): void {
     if (this.#pageWords.load(SLEEPING) !== 0) this.#broker.engineDoorbell.ring()
+  }
+
+  /** The engine turns, on another core than this thread: what it publishes is seen at once, and waiting for it takes nothing from it. */
+  get isEngineBeside(): boolean {
+    return this.#pageWords.load(SLEEPING) === 0 && this.#pageWords.peek(CORE) !== currentCore()
   }
 
   /** Name of a node by its index. Rows may be issued anew, so the remembered bytes are compared each time. */

@@ -14,6 +14,7 @@ import type { Mapping } from '../shm/mapping.js'
 import { ArmedBit } from './arming.js'
 import type { Attachment } from './attachment.js'
 import { type Completion, CompletionBatch } from './completion.js'
+import { Patience } from './patience.js'
 import { Poller, takeUnreferred } from './polling.js'
 import type { QueuePairSegment } from './queue-pair-segment.js'
 import type { Presentable } from './reattachment.js'
@@ -40,6 +41,9 @@ export class CompletionQueue implements AsyncIterable<Completion> {
   readonly attachment: Attachment
   readonly #mapping: Mapping
   readonly #poller: Poller
+  readonly #patience = new Patience()
+  readonly #look = (): boolean => this.available
+  readonly #isEngineBeside = (): boolean => this.attachment.isEngineBeside
   readonly #armed: ArmedBit
   readonly #armedForSolicited: ArmedBit
   /** Completions taken from the ring before anybody asked for them, oldest first; polls serve them first. */
@@ -114,6 +118,7 @@ export class CompletionQueue implements AsyncIterable<Completion> {
    */
   waitSync({ timeoutMs, solicitedOnly = false }: Omit<WaitOptions, 'signal'> = {}): boolean {
     const armed = solicitedOnly ? this.#armedForSolicited : this.#armed
+    if (this.available || (!solicitedOnly && this.#patience.wait(this.#look, this.#isEngineBeside))) return true
     if (this.#armAndLook(armed, false)) return true
     // The clock is read once for a wait that one sleep ends, and not at all for one that needs none.
     const deadlineMs = deadlineOf(timeoutMs)

@@ -279,7 +279,6 @@ export function takeFrom(
   if (isSend) copySend(segment, base, batch)
   else copyReceive(segment, base, batch)
   if (!doneToFree(segment.words, base, generation)) return false
-  queue.room++
   batch.count++
   return true
 }

@@ -32,11 +32,6 @@ export type Refusal = 'none' | 'full' | 'busy' | 'closed'
 
 const WANT_ROOM = queuePairHeader.word.wantRoom
 
-/** So many slots in use one after the other end the search, unless this process knows of more that are free. */
-const BUSY_RUN = 64
-/** After so many refusals the next claim looks at all slots. */
-const REFUSALS_TRUSTED = 15
-
 /** Long enough for a holder that was preempted, short enough for an event loop. */
 const lockTimeoutMs = 5
 
@@ -57,8 +52,6 @@ export class Poster {
   readonly #activityBit: number
   /** Where the search for a free slot goes on: slots become free in about the order in which they were posted. */
   #cursor = 0
-  /** Claims in succession that found nothing. */
-  #refusals = 0
 
   constructor(attachment: Attachment, segment: QueuePairSegment, queue: SlotQueue) {
     this.#attachment = attachment
@@ -69,33 +62,25 @@ export class Poster {
   }
 
   /**
-   * Claims up to `wanted` free slots into `claimedSlots`; how many. Fewer: the others are in use, or were freed by somebody else and lie
-   * scattered; all that this process freed by polling is found.
+   * Claims up to `wanted` free slots into `claimedSlots`; how many. Fewer only when no other is free: whoever is told so waits for a
+   * completion, which nobody owes him if all that is in use was posted by others or asks for none.
    */
   claim(wanted: number): number {
-    const queue = this.#queue
-    const { slotBase, slotWords, slotCount } = queue
+    const { slotBase, slotWords, slotCount } = this.#queue
     const member = this.#attachment.member
-    // Looking at each of 2,000 slots in use takes as long as posting a hundred requests.
-    const longestRun = this.#refusals === REFUSALS_TRUSTED ? slotCount : BUSY_RUN
     let slot = this.#cursor
     let count = 0
-    let run = 0
-    let looked = 0
-    while (looked < slotCount && count < wanted) {
+    for (let looked = 0; looked < slotCount && count < wanted; looked++) {
       const generation = claimFree(this.#words, slotBase + slot * slotWords, member)
       if (generation !== NO_CLAIM) {
         claimedSlots[count] = slot
         claimedGenerations[count] = generation
         count++
-        run = 0
-      } else if (++run >= longestRun && count >= queue.room) break
+      }
       slot++
       if (slot === slotCount) slot = 0
-      looked++
     }
-    queue.room = looked === slotCount ? 0 : Math.max(0, queue.room - count)
-    this.#remember(count, slot)
+    if (count > 0) this.#cursor = slot
     return count
   }
 
@@ -117,13 +102,6 @@ export class Poster {
     return 'none'
   }
 
-  #remember(count: number, slot: number): void {
-    if (count > 0) {
-      this.#cursor = slot
-      this.#refusals = 0
-    } else this.#refusals = this.#refusals === REFUSALS_TRUSTED ? 0 : this.#refusals + 1
-  }
-
   #refuseBusy(count: number): Refusal {
     this.#undo(count)
     this.#words.store(WANT_ROOM, 1)
@@ -136,6 +114,5 @@ export class Poster {
       const word = slotBase + claimedSlots[index]! * slotWords
       undoClaim(this.#words, word, this.#attachment.member, claimedGenerations[index]!)
     }
-    this.#queue.room += count
   }
 }

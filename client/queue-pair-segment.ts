@@ -40,11 +40,6 @@ export interface SlotQueue {
   readonly ring: number
   readonly ringCapacity: number
   readonly lock: number
-  /**
-   * Slots that this process must find free if it looks at all of them: those it freed by polling and has not claimed since. Private, and a
-   * hint: others may have claimed them, or freed more.
-   */
-  room: number
 }
 
 const header = queuePairHeader.word
@@ -151,7 +146,6 @@ const sendQueue = (geometry: QueuePairGeometry): SlotQueue => ({
   ring: geometry.sendRingOffset / 4,
   ringCapacity: geometry.sendRingCapacity,
   lock: header.sendLock,
-  room: geometry.sendSlots,
 })
 
 const receiveQueue = (geometry: QueuePairGeometry): SlotQueue => ({
@@ -164,5 +158,4 @@ const receiveQueue = (geometry: QueuePairGeometry): SlotQueue => ({
   ring: geometry.receiveRingOffset / 4,
   ringCapacity: geometry.receiveRingCapacity,
   lock: header.receiveLock,
-  room: geometry.receiveSlots,
 })

@@ -22,6 +22,8 @@ export const brokerPage = layout('broker-page', {
   state: word(),
   heartbeat: word(),
   heartbeatTimeMs: f64(),
+  /** Core that the engine ran on when it last found nothing to do: a hint for clients that wait. */
+  core: word(),
   stateEnd: cacheLine(),
 })
 

@@ -88,6 +88,7 @@ const c = {
   recv: call('recv', 'int', 'uintptr_t', 'uintptr_t', 'int'),
   recvmsg: call('recvmsg', 'int', 'uintptr_t', 'int'),
   sched_yield: call('sched_yield'),
+  sched_getcpu: call('sched_getcpu'),
   send: call('send', 'int', 'uintptr_t', 'uintptr_t', 'int'),
   sendmsg: call('sendmsg', 'int', 'uintptr_t', 'int'),
   sendto: call('sendto', 'int', 'uintptr_t', 'uintptr_t', 'int', 'uintptr_t', 'int'),
@@ -414,6 +415,11 @@ export function schedulerYield(): void {
   c.sched_yield()
 }
 
+/** The core this thread runs on now; it may be another one at any moment. No system call. */
+export function currentCore(): number {
+  return c.sched_getcpu()
+}
+
 const CLOCK_MONOTONIC = 1
 
 /** Monotonic time, the same in all processes of the machine since its boot. */
@@ -537,6 +543,7 @@ const SO_PEERCRED = 17
 const SO_PEERPIDFD = 77
 const IPPROTO_TCP = 6
 const TCP_NODELAY = 1
+const TCP_CONGESTION = 13
 const TCP_QUICKACK = 12
 const SHUT_RDWR = 2
 const SCM_RIGHTS = 1
@@ -625,6 +632,12 @@ export function socketError(fd: number): number {
 /** 0 or -errno. */
 export function setNoDelay(fd: number): number {
   return setOption(fd, IPPROTO_TCP, TCP_NODELAY, 1)
+}
+
+/** 0 or -errno. 'reno' is in every kernel, and allowed to everybody. */
+export function setCongestionControl(fd: number, name: 'reno'): number {
+  const { written } = encoder.encodeInto(name, arena.u8.subarray(at.option, at.option + 16))
+  return outcome(c.setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, OPTION_ADDRESS, written))
 }
 
 /** 0 or -errno. The kernel doubles the values and bounds them by net.core.*mem_max. */

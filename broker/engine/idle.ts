@@ -17,6 +17,7 @@
 import { brokerPage } from '../../protocol/broker-page.js'
 import {
   closeDescriptor,
+  currentCore,
   EPOLL_EVENT_BYTES,
   EPOLLIN,
   epollAdd,
@@ -40,6 +41,8 @@ const POLITE_MS = 2
 const POLITE_MOST_MS = 1280
 /** Who computes all the time takes one of the first yields; whoever comes after so many only had something to do. */
 const CALM_YIELDS = 1000
+/** Clients are told where the engine runs every so many yields, less one: a mask. */
+const CORE_YIELDS = 63
 /** The longest sleep: heartbeats of the engine's turn counter go on. */
 const SLEEP_MS = 500
 const EVENTS = 16
@@ -53,6 +56,7 @@ export class Idle {
   readonly #owesBytes: () => boolean
   #idleSinceMs = 0
   #politeMs = POLITE_MS
+  #yields = 0
   /** Short ones since one took long. */
   #calmYields = Number.POSITIVE_INFINITY
   #politeUntilMs = Number.NEGATIVE_INFINITY
@@ -84,6 +88,7 @@ export class Idle {
     if (this.#mode === 'spin') return
     if (this.#idleSinceMs === 0) this.#idleSinceMs = nowMs
     if (this.#mode === 'adaptive' && nowMs >= this.#politeUntilMs && this.#isPatient(nowMs)) {
+      if ((this.#yields++ & CORE_YIELDS) === 0) this.#words.put(brokerPage.word.core, currentCore())
       schedulerYield()
       const afterMs = clockMs()
       if (afterMs - nowMs > FOREIGN_MS) this.#giveWay(afterMs)

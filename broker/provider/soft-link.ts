@@ -17,6 +17,7 @@ import {
   EPOLLRDHUP,
   receive,
   send,
+  setCongestionControl,
   setNoDelay,
   socketError,
   tcpConnectStart,
@@ -135,6 +136,8 @@ export class SoftLink implements Endpoint {
     this.fd = fd
     this.#tag = tag
     setNoDelay(fd)
+    // Nothing is congested within a machine, and a control that paces (BBR) sets a timer for each segment there. A refusal does no harm.
+    if (this.#remote!.path.host === this.#local.path.host) setCongestionControl(fd, 'reno')
   }
 
   #closeSocket(): void {

@@ -6,6 +6,7 @@ export type Code = typeof import('./code.js')
 /** Sizes and patience only: no decision of the code depends on how large they are. */
 const smaller: readonly Change[] = [
   { file: 'shm/robust-lock.ts', find: 'const DEFAULT_SPINS = 150', replace: 'const DEFAULT_SPINS = 0' },
+  { file: 'client/patience.ts', find: 'const MOST_YIELDS = 100', replace: 'const MOST_YIELDS = 0' },
   { file: 'shm/activity.ts', find: 'const ROOT_WORDS = 32', replace: 'const ROOT_WORDS = 1' },
   { file: 'shm/activity.ts', find: 'const LEAF_WORDS = 1024', replace: 'const LEAF_WORDS = 1' },
   { file: 'broker/engine/completion-queue.ts', find: 'const ROOT_WORDS = 2', replace: 'const ROOT_WORDS = 1' },

@@ -38,6 +38,7 @@ export const libc = {
   munmap: (): void => {},
   closeDescriptor: (): void => {},
   schedulerYield: (): void => {},
+  currentCore: (): number => 0,
   EPOLL_EVENT_BYTES: 12,
   EPOLLIN: 1,
   clock: { nowMs: (): number => bells().clockMs },
