@@ -38,9 +38,9 @@ const OWED_YIELD_MS = 2
 const FOREIGN_MS = 0.5
 /** After such a yield, sleeps follow at once for this long, and for twice as long if it happens again as soon as that is over. */
 const POLITE_MS = 2
-const POLITE_MOST_MS = 1280
+const POLITE_MOST_MS = 160
 /** Who computes all the time takes one of the first yields; whoever comes after so many only had something to do. */
-const CALM_YIELDS = 1000
+const CALM_YIELDS = 300
 /** Clients are told where the engine runs every so many yields, less one: a mask. */
 const CORE_YIELDS = 63
 /** The longest sleep: heartbeats of the engine's turn counter go on. */
