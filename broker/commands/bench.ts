@@ -64,7 +64,7 @@ export function addBenchCommand(program: Command): void {
     .addOption(new Option('--wait <how>', 'how clients wait').choices(benchWaits).default('block'))
     .option('--inline', 'copy small payloads into the requests')
     .option('--duration <ms>', 'of each measurement', wholeNumber(50, 600_000), 2000)
-    .option('--depth <n>', 'requests outstanding in rates', wholeNumber(64, limits.slotsPerQueue), 2048)
+    .option('--depth <n>', 'requests outstanding in rates, of all pairs', wholeNumber(64, limits.slotsPerQueue), 2048)
     .option('--bulk <bytes>', 'of a large write in the mix', wholeNumber(1, limits.messageByteLength), LARGEST)
     .option('--sessions <n>', 'of the idle test', wholeNumber(1, limits.members - 64), 1000)
     .addOption(

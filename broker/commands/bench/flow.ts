@@ -28,6 +28,9 @@ const oneSided =
   ({ near }, { fromMs, untilMs, lastingMs }) =>
     near.order('one-sided', { opcode, outstanding, fromMs, untilMs }, lastingMs)
 
+/** Pairs share what may be outstanding: more of it only pushes each other's requests out of the caches. */
+const LEAST_OF_EACH_PAIR = 128
+
 interface FlowTest {
   readonly test: TestName
   readonly work: string
@@ -89,8 +92,10 @@ export async function* bandwidth(stage: Stage): Rows {
 
 export async function* pairs(stage: Stage): Rows {
   for (const count of stage.settings.pairs) {
+    const outstanding = Math.max(LEAST_OF_EACH_PAIR, Math.floor(stage.settings.depth / count))
     for (const bytes of sizesOr(stage, [64])) {
-      yield flowRow(stage, { test: 'pairs', work: 'send', bytes, pairs: count, flow: sends })
+      const { slots } = linkPlan(stage, bytes, outstanding)
+      yield flowRow(stage, { test: 'pairs', work: 'send', bytes, pairs: count, flow: sends, slots })
     }
   }
 }

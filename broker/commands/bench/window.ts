@@ -6,7 +6,7 @@ import { type BenchBroker, processorMs, type Spent, spentBetween, spentBy } from
 
 /** Compilers need this long, and longer when many processes share the cores. */
 const WARM_UP_MS = 500
-const WARM_UP_OF_EACH_PAIR_MS = 100
+const WARM_UP_OF_EACH_PAIR_MS = 400
 
 export interface Timed extends BenchWindow {
   readonly durationMs: number
