@@ -15,7 +15,7 @@ import { printFigure } from './figures.js'
 const SHORT_MS = 1000
 const LONG_MS = 6000
 /** Before the window that counts, messages move as fast as in it. */
-const WARM_UP_MS = 600
+const WARM_UP_MS = 900
 /** A small young generation is collected often, so that little is still there at the end. */
 const flags = ['--trace-gc', '--min-semi-space-size=1', '--max-semi-space-size=1']
 const main = fileURLToPath(new URL('../../.build/broker/main.js', import.meta.url))

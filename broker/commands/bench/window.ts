@@ -7,6 +7,8 @@ import { type BenchBroker, processorMs, type Spent, spentBetween, spentBy } from
 /** Compilers need this long, and longer when many processes share the cores. */
 const WARM_UP_MS = 500
 const WARM_UP_OF_EACH_PAIR_MS = 400
+/** Who measures for a moment only wants to see that it works. */
+const WARM_UPS_MOST = 3
 
 export interface Timed extends BenchWindow {
   readonly durationMs: number
@@ -16,7 +18,8 @@ export interface Timed extends BenchWindow {
 
 export function windowFor(durationMs: number, pairs: number): Timed {
   const nowMs = clock.nowMs()
-  const fromMs = nowMs + WARM_UP_MS + pairs * WARM_UP_OF_EACH_PAIR_MS
+  const warmUpMs = Math.min(WARM_UP_MS + pairs * WARM_UP_OF_EACH_PAIR_MS, WARM_UPS_MOST * durationMs)
+  const fromMs = nowMs + warmUpMs
   const untilMs = fromMs + durationMs
   return { fromMs, untilMs, durationMs, lastingMs: untilMs - nowMs }
 }

@@ -137,6 +137,9 @@ for (const seed of [1, 2, 3, 4, 5, 6]) {
     t.true(await honestWorks(stage, 1000))
     // The lane is beyond repair; its end must still be an end.
     victim.engine.failLane(lane, 'test')
+    // A broker's engine is told at once that the connection broke; here the device would take half a minute of retries to find out.
+    const theirs = stage.nodes[1]!.engine.lanes[0]
+    if (theirs) stage.nodes[1]!.engine.failLane(theirs, 'test')
     await turnUntil(stage.nodes, () => lane.state === 'failed', 'the lane is given up')
     await victim.call('abandon-path', { job: JOB, peer: lane.peer, trafficClass: null, reason: 'test' })
     await turnUntil(
