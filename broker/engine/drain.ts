@@ -56,7 +56,7 @@ export function drainSends(engine: Engine, queuePair: EngineQueuePair, budget: n
   }
   ring.advance(count)
   // Only now, after the head was stored, may any of these be executed or freed.
-  if (queuePair.connected && queuePair.flow && !queuePair.ending) join(engine, queuePair.flow, pending, taken)
+  if (queuePair.connected && queuePair.flow && !queuePair.ending) admitAll(engine, queuePair.flow, pending, taken)
   else for (let index = 0; index < taken; index++) admit(engine, queuePair, pending[index]!)
   return broken ? corrupted(engine, queuePair, 'an entry of the send ring') : committed > count
 }
@@ -137,17 +137,17 @@ function checkRemote(request: SendRequest): Status {
   return atomic && request.remoteOffset % 8 !== 0 ? status.remoteInvalidRequest : 0
 }
 
-/** As `admit`, for all of a visit to a queue pair that has one flow. */
-function join(engine: Engine, flow: Flow, requests: readonly SendRequest[], count: number): void {
-  if (count === 0) return
-  flow.beginOutbound(requests[0]!.sequence)
-  for (let index = 0; index < count; index++) {
-    const request = requests[index]!
-    if (request.refused !== 0) engine.counters[counterIndex['containment-refusals']]!++
-    request.flow = flow
-    flow.waiting.push(request)
-  }
-  engine.wakeFlow(flow)
+/** As `admit`, for all of a visit to a queue pair that has one flow: it is looked up and woken once. */
+function admitAll(engine: Engine, flow: Flow, requests: readonly SendRequest[], count: number): void {
+  for (let index = 0; index < count; index++) join(engine, flow, requests[index]!)
+  if (count > 0) engine.wakeFlow(flow)
+}
+
+function join(engine: Engine, flow: Flow, request: SendRequest): void {
+  if (request.refused !== 0) engine.counters[counterIndex['containment-refusals']]!++
+  request.flow = flow
+  flow.beginOutbound(request.sequence)
+  flow.waiting.push(request)
 }
 
 /** Puts a checked request into its flow, or tells at once why not. */
@@ -166,10 +166,7 @@ export function admit(engine: Engine, queuePair: EngineQueuePair, request: SendR
     completeUnsent(engine, request, status.localQueuePairError)
     return
   }
-  if (request.refused !== 0) engine.counters[counterIndex['containment-refusals']]!++
-  request.flow = flow
-  flow.beginOutbound(request.sequence)
-  flow.waiting.push(request)
+  join(engine, flow, request)
   engine.wakeFlow(flow)
 }
 

@@ -1,3 +1,7 @@
+/**
+ * Same-node traffic: both queue pairs are served by this engine, so a message is one copy from the sender's region to the receiver's, with
+ * the same checks, order, credits and verdicts as over a lane. Large transfers are copied chunk by chunk so that others have their turn.
+ */
 import { counterIndex } from '../../protocol/node-file.js'
 import { opcode, workRequestFlag } from '../../protocol/opcodes.js'
 import { status } from '../../protocol/statuses.js'

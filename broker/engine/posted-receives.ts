@@ -4,6 +4,8 @@
  * Only slots are kept. What a receive says is copied out of its slot and checked when a message comes for it: thousands may be posted
  * ahead, and whatever is written for each at once is out of the caches by the time it is read.
  */
+import { ringCapacity } from '../../shm/reference-ring.js'
+
 export class PostedReceives {
   readonly #slots: Int32Array
   readonly #generations: Int32Array
@@ -16,7 +18,7 @@ export class PostedReceives {
 
   /** Each slot stands here at most once, so there is always room. */
   constructor(slots: number) {
-    const capacity = 2 ** Math.ceil(Math.log2(Math.max(slots, 1)))
+    const capacity = ringCapacity(slots)
     this.#slots = new Int32Array(capacity)
     this.#generations = new Int32Array(slots)
     this.#positions = new Int32Array(slots)
