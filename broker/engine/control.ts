@@ -18,6 +18,7 @@ import type { Flow } from './flow.js'
 import { creditTier, type Lane } from './lane.js'
 import { tellDelivered, tellLimit } from './news.js'
 import { writeResume } from './resume.js'
+import { writeRoute } from './route.js'
 
 /** Acknowledgement rows that fit one message comfortably; more make another message. */
 const ROWS = 64
@@ -113,7 +114,7 @@ function tellFlow(engine: Engine, lane: Lane, flow: Flow): number {
   const put = (type: number, payload: number, sequence: number, immediate: number): number => {
     const offset = lane.beginMessage(payload, creditTier.control)
     if (offset >= 0) {
-      lane.writeRoute(offset, type, 0, payload, flow, sequence, immediate, 0)
+      writeRoute(lane, offset, type, 0, payload, flow, sequence, immediate, 0)
       told++
     }
     return offset
@@ -191,7 +192,7 @@ function tellFailures(lane: Lane, flow: Flow): number {
     if (offset < 0) return told
     // Written before it leaves the list: what this very header tells as delivered must stay below the failure.
     const sequence = flow.failedSequences[0]!
-    lane.writeRoute(offset, messageType.queuePairError, 0, 0, flow, sequence, flow.failedStatuses[0]!, 0)
+    writeRoute(lane, offset, messageType.queuePairError, 0, 0, flow, sequence, flow.failedStatuses[0]!, 0)
     flow.failedSequences.shift()
     flow.failureTold(sequence, flow.failedStatuses.shift()!)
     if (flow.acknowledgementDue) lane.addNews(flow)

@@ -37,6 +37,7 @@ import { flowKey } from './queue-pair.js'
 import { answerResolve, takeResolved, takeRevoke, takeRevokeAcknowledged } from './remote-keys.js'
 import { type Grant, requestStage, type SendRequest } from './request.js'
 import { type ResumeWord, readResume, takeResume } from './resume.js'
+import { takeRow } from './row.js'
 import { postpone, refuseHead } from './waiting.js'
 
 const HEADER_BYTES = laneHeader.byteLength
@@ -70,6 +71,11 @@ export function takeFrame(engine: Engine, lane: Lane, offset: number, byteLength
     if (end - at < ROUTE_BYTES) return false
     const messageLength = kindLength(i32[(at >>> 2) + WORD.kind]!)
     if (messageLength < ROUTE_BYTES || at + messageLength > end) return false
+    const after = takeRow(engine, lane, at, end)
+    if (after > at) {
+      at = after
+      continue
+    }
     if (!takeMessage(engine, lane, at, messageLength - ROUTE_BYTES)) return false
     at += (messageLength + 7) & ~7
   }
@@ -163,7 +169,7 @@ function resumeWord(lane: Lane, at: number): ResumeWord {
 }
 
 /** The flow a message speaks of; null for a queue pair that is gone, of another job, or connected elsewhere. */
-function findFlow(engine: Engine, lane: Lane, at: number, create: boolean): Flow | null {
+export function findFlow(engine: Engine, lane: Lane, at: number, create: boolean): Flow | null {
   const { u32 } = lane.memory
   const word = at >>> 2
   const queuePair = engine.queuePairs[u32[word + WORD.destinationNumber]!]

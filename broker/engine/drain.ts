@@ -21,6 +21,7 @@ import type { Flow } from './flow.js'
 import { flowOf, knownFlow } from './paths.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { receiveStage, requestStage, type SendRequest } from './request.js'
+import { sendStraight } from './straight.js'
 import { receivesPosted } from './waiting.js'
 
 const KNOWN_FLAGS =
@@ -36,18 +37,18 @@ export function drainSends(engine: Engine, queuePair: EngineQueuePair, budget: n
   const committed = ring.pending()
   if (committed === 0) return false
   if (committed === CORRUPT) return corrupted(engine, queuePair, 'the send ring')
-  const { words, memory } = queuePair
+  const { words, memory, sendsTaken } = queuePair
   const first = ring.position
   const { pending } = engine
   let broken = false
-  let count = 0
+  let count = sendStraight(engine, queuePair, Math.min(budget, committed))
   let taken = 0
   for (; count < budget && count < committed; count++) {
     const slot = ring.slotAt(count)
     // A slot whose request is still under way stands in the ring again: no honest client leaves that.
-    broken = slot === CORRUPT || queuePair.sendRequest(slot).taken
+    broken = slot === CORRUPT || sendsTaken[slot] !== 0
     if (broken) break
-    const { word } = queuePair.sendRequest(slot)
+    const word = queuePair.sendSlotWord(slot)
     const generation = memory.i32[word + sendSlot.word.generation]! & 0xfffffff
     memory.i32[word + sendSlot.word.position] = (first + count) | 0
     // Not claimed any more: an entry that a predecessor had taken already, or a duplicate. Its slot is accounted for elsewhere.
@@ -75,7 +76,6 @@ export function recordSend(
   position: number,
 ): SendRequest {
   const request = queuePair.sendRequest(slot)
-  request.begin()
   request.generation = generation
   request.sequence = (position + 1) | 0
   copySend(engine, queuePair, request, request.word)

@@ -79,8 +79,24 @@ function delivered(flow: Flow, request: SendRequest): boolean {
   )
 }
 
+/** Messages that were delivered, from the head of the flow: nearly all there is to settle. */
+function settleDelivered(engine: Engine, flow: Flow): void {
+  let messages = 0
+  let bytes = 0
+  for (let request = flow.inFlight.head; request && delivered(flow, request); request = flow.inFlight.head) {
+    flow.inFlight.shift()
+    request.stage = requestStage.finished
+    request.status = status.success
+    bytes += request.byteLength
+    messages++
+    commitSend(engine, request)
+  }
+  if (messages > 0) tallySent(engine, flow.queuePair, messages, bytes)
+}
+
 /** Tells verdicts from the head of the flow, in posting order. */
 export function settleFlow(engine: Engine, flow: Flow): void {
+  settleDelivered(engine, flow)
   let request = flow.inFlight.head
   while (request) {
     if (delivered(flow, request)) {
@@ -100,23 +116,23 @@ export function settleFlow(engine: Engine, flow: Flow): void {
   engine.touchEnding(flow.queuePair)
 }
 
-/** Commits the verdict in the slot and refers to it. The request's regions are free again. */
+/** Its verdict is told. */
 export function completeSend(engine: Engine, request: SendRequest): void {
+  if (request.status === status.success) tallySent(engine, request.queuePair, 1, request.byteLength)
+  else tallyFailures(engine, 1)
+  commitSend(engine, request)
+}
+
+/** Commits the verdict in the slot and refers to it. The request's regions are free again. */
+function commitSend(engine: Engine, request: SendRequest): void {
   const queuePair = request.queuePair
   const { word } = request
   if (request.retained) {
     request.retained = false
     request.local.release()
   }
-  request.taken = false
   const { memory, words } = queuePair
   const silent = request.status === status.success && (request.flags & workRequestFlag.signaled) === 0
-  engine.counters[COMPLETIONS]!++
-  if (request.status !== status.success) engine.counters[COMPLETIONS_ERROR]!++
-  if (queuePair.counterBase >= 0 && request.status === status.success) {
-    engine.rows[queuePair.counterBase + MESSAGES_SENT]!++
-    engine.rows[queuePair.counterBase + BYTES_SENT]! += request.byteLength
-  }
   let committed: boolean
   if (silent) {
     committed = request.exposed
@@ -130,6 +146,7 @@ export function completeSend(engine: Engine, request: SendRequest): void {
       : queuedToDone(words, word, request.generation)
   }
   request.flow = null
+  queuePair.endSend(request)
   if (queuePair.fenced.size > 0) wakeFenced(engine, queuePair)
   if (!committed) {
     engine.corrupt(queuePair, 'a send slot changed before its completion')
@@ -186,7 +203,7 @@ export function deliver(engine: Engine, flow: Flow, receive: ReceiveRequest): vo
 }
 
 /** After the slot: a broker that dies in between finds the sequence in the slot and repairs `last`. Only a successor reads it. */
-function storeLast(flow: Flow): void {
+export function storeLast(flow: Flow): void {
   const { queuePair } = flow
   if (flow.connected) {
     queuePair.words.put(queuePairHeader.word.last, flow.lastDelivered)
@@ -227,9 +244,8 @@ export function completeReceive(engine: Engine, receive: ReceiveRequest, flow: F
   i32[word + receiveSlot.word.sourceNumber] = flow ? flow.remoteNumber : 0
   i32[word + receiveSlot.word.sourceGeneration] = flow ? flow.remoteGeneration : 0
   i32[word + receiveSlot.word.sequence] = flow ? receive.sequence : 0
-  engine.counters[COMPLETIONS]!++
-  if (receive.status !== status.success) engine.counters[COMPLETIONS_ERROR]!++
-  else countReceived(engine, queuePair, receive.byteLength)
+  if (receive.status === status.success) tallyReceived(engine, queuePair, 1, receive.byteLength)
+  else tallyFailures(engine, 1)
   if (!postedToDone(queuePair.words, word, receive.generation)) {
     engine.corrupt(queuePair, 'a receive slot changed before its completion')
     return
@@ -244,8 +260,22 @@ export function completeReceive(engine: Engine, receive: ReceiveRequest, flow: F
   engine.touchQueue(queuePair.receiveQueue)
 }
 
-function countReceived(engine: Engine, queuePair: EngineQueuePair, byteLength: number): void {
+/** So many receives got a message. */
+export function tallyReceived(engine: Engine, queuePair: EngineQueuePair, messages: number, bytes: number): void {
+  engine.counters[COMPLETIONS]! += messages
   if (queuePair.counterBase < 0) return
-  engine.rows[queuePair.counterBase + MESSAGES_RECEIVED]!++
-  engine.rows[queuePair.counterBase + BYTES_RECEIVED]! += byteLength
+  engine.rows[queuePair.counterBase + MESSAGES_RECEIVED]! += messages
+  engine.rows[queuePair.counterBase + BYTES_RECEIVED]! += bytes
+}
+
+function tallySent(engine: Engine, queuePair: EngineQueuePair, messages: number, bytes: number): void {
+  engine.counters[COMPLETIONS]! += messages
+  if (queuePair.counterBase < 0) return
+  engine.rows[queuePair.counterBase + MESSAGES_SENT]! += messages
+  engine.rows[queuePair.counterBase + BYTES_SENT]! += bytes
+}
+
+function tallyFailures(engine: Engine, count: number): void {
+  engine.counters[COMPLETIONS]! += count
+  engine.counters[COMPLETIONS_ERROR]! += count
 }

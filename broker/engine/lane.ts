@@ -26,7 +26,6 @@ import type { Flow } from './flow.js'
 import type { LaneGroup } from './lane-group.js'
 import type { LanePath } from './lane-path.js'
 import { BULK_DEPTH, laneIdHigh, laneSizes, SIGNALED_CHUNK_BYTES } from './lane-sizes.js'
-import { tellDelivered, tellLimit } from './news.js'
 import type { SendRequest } from './request.js'
 import type { Timer } from './timers.js'
 
@@ -368,12 +367,25 @@ export class Lane {
    * or no room in the send queue. Nothing is lost by -1; the caller tries again in a later turn.
    */
   beginMessage(payloadByteLength: number, tier: CreditTier): number {
+    if (!this.makeRoom(payloadByteLength, tier)) return -1
+    const hadNews = this.#openHasNews
+    const offset = this.takeRoom(payloadByteLength)
+    if (tier === creditTier.acknowledgement) this.#openHasNews = hadNews
+    return offset
+  }
+
+  /** True when the open frame has room for such a message; a new one may have been opened for it. */
+  makeRoom(payloadByteLength: number, tier: CreditTier): boolean {
     const needed = align8(ROUTE_HEADER_BYTES + payloadByteLength)
     if (this.#openFrame >= 0 && this.#openUsed + needed > this.frameByteLength) this.closeFrame()
-    if (this.#openFrame < 0 && !this.#open(tier)) return -1
+    return this.#openFrame >= 0 || this.#open(tier)
+  }
+
+  /** The room that was made, for a message that is more than an acknowledgement. */
+  takeRoom(payloadByteLength: number): number {
     const offset = this.#openBase + this.#openUsed
-    this.#openUsed += needed
-    if (tier !== creditTier.acknowledgement) this.#openHasNews = true
+    this.#openUsed += align8(ROUTE_HEADER_BYTES + payloadByteLength)
+    this.#openHasNews = true
     return offset
   }
 
@@ -522,33 +534,6 @@ export class Lane {
   }
 
   // ---- messages -----------------------------------------------------------------------------------------------------------
-
-  /** Fills a route header of a flow's message; delivery and credit news ride on it. */
-  writeRoute(
-    offset: number,
-    type: number,
-    flags: number,
-    payloadByteLength: number,
-    flow: Flow,
-    sequence: number,
-    immediate: number,
-    segmentOffset: number,
-  ): void {
-    const i32 = this.memory.i32
-    const word = offset >>> 2
-    flow.frameStamp = this.frameStamp
-    if (type === messageType.eager || type === messageType.atomic) this.pace.smallMessages++
-    i32[word + routeHeader.word.kind] = packKind(type, flags, ROUTE_HEADER_BYTES + payloadByteLength)
-    i32[word + routeHeader.word.immediate] = immediate
-    i32[word + routeHeader.word.destinationNumber] = flow.remoteNumber
-    i32[word + routeHeader.word.destinationGeneration] = flow.remoteGeneration
-    i32[word + routeHeader.word.sourceNumber] = flow.queuePair.number
-    i32[word + routeHeader.word.sourceGeneration] = flow.queuePair.generation
-    i32[word + routeHeader.word.sequence] = sequence
-    i32[word + routeHeader.word.delivered] = tellDelivered(flow)
-    i32[word + routeHeader.word.receiveLimit] = tellLimit(flow)
-    i32[word + routeHeader.word.segmentOffset] = segmentOffset
-  }
 
   writeLooseRoute(offset: number, message: LooseMessage): void {
     const i32 = this.memory.i32

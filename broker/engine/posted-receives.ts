@@ -41,6 +41,11 @@ export class PostedReceives {
     this.#slots[(this.#head + this.size++) & this.#mask] = slot
   }
 
+  /** The slot of the oldest one; -1: none is posted. */
+  get first(): number {
+    return this.size === 0 ? -1 : this.#slots[this.#head & this.#mask]!
+  }
+
   /** The slot of the oldest one, which is matched to a message; -1: none is posted. */
   shift(): number {
     if (this.size === 0) return -1

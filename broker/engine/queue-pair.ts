@@ -62,7 +62,9 @@ export class EngineQueuePair {
   readonly sendRing: ReferenceRingConsumer
   readonly receiveRing: ReferenceRingConsumer
 
-  readonly #sends: (SendRequest | undefined)[]
+  /** Send slots that were taken from the ring and have no verdict yet. */
+  readonly sendsTaken: Uint8Array
+  readonly #idleSends: SendRequest[] = []
   readonly receives: PostedReceives
   /** Records of receives, for those that messages are being matched to. */
   readonly #idleReceives: ReceiveRequest[] = []
@@ -130,7 +132,7 @@ export class EngineQueuePair {
       receiveRingCapacity,
       setup.receiveSlots,
     )
-    this.#sends = new Array<SendRequest | undefined>(setup.sendSlots)
+    this.sendsTaken = new Uint8Array(setup.sendSlots)
     this.receives = new PostedReceives(setup.receiveSlots)
   }
 
@@ -139,13 +141,18 @@ export class EngineQueuePair {
     return this.closing || this.state === queuePairState.error
   }
 
+  /** A record for a send slot that was taken from the ring. */
   sendRequest(slot: number): SendRequest {
-    let request = this.#sends[slot]
-    if (!request) {
-      request = new SendRequest(this, slot)
-      this.#sends[slot] = request
-    }
+    const request = this.#idleSends.pop() ?? new SendRequest(this)
+    this.sendsTaken[slot] = 1
+    request.begin(slot, this.sendSlotWord(slot))
     return request
+  }
+
+  /** Its verdict was told; nothing refers to the record any more. */
+  endSend(request: SendRequest): void {
+    this.sendsTaken[request.slot] = 0
+    this.#idleSends.push(request)
   }
 
   /** A record for a receive that is matched to a message now: one that was used lately, so that it is in the caches. */

@@ -1,8 +1,9 @@
 /**
  * The engine's private records of what clients posted. A slot is copied into one of these once, then checked, then used; the slot is
- * not read again except for inline payload (content only: its length was copied). One record a slot, made at first use and used again,
- * so the data path allocates nothing.
+ * not read again except for inline payload (content only: its length was copied). Records are used again, those used lately first, so the
+ * data path allocates nothing and finds them in the caches.
  */
+import { opcode } from '../../protocol/opcodes.js'
 import type { Status } from '../../protocol/statuses.js'
 import type { Flow } from './flow.js'
 import type { EngineQueuePair } from './queue-pair.js'
@@ -102,13 +103,11 @@ export interface Grant {
 /** What every message needs stands first, so that it lies in few cache lines. */
 export class SendRequest {
   readonly queuePair: EngineQueuePair
-  readonly slot: number
+  slot = -1
   /** Start of the slot in 32-bit words of the segment. */
-  readonly word: number
+  word = 0
   flow: Flow | null = null
   next: SendRequest | null = null
-  /** Its slot was taken from the ring and has no verdict yet. */
-  taken = false
   retained = false
   /** True from the moment something of it may have reached the peer. */
   exposed = false
@@ -151,14 +150,13 @@ export class SendRequest {
   compare = 0n
   swap = 0n
 
-  constructor(queuePair: EngineQueuePair, slot: number) {
+  constructor(queuePair: EngineQueuePair) {
     this.queuePair = queuePair
-    this.slot = slot
-    this.word = queuePair.sendSlotWord(slot)
   }
 
-  begin(): void {
-    this.taken = true
+  begin(slot: number, word: number): void {
+    this.slot = slot
+    this.word = word
     this.next = null
     this.flow = null
     this.status = 0
@@ -171,6 +169,20 @@ export class SendRequest {
     this.local.clear()
     this.inlineByteLength = 0
     this.startAnew()
+  }
+
+  /** All of it is in a frame of the lane `shared` already; it was copied, so only a lost lane needs its memory again. */
+  leaveAtOnce(flow: Flow, sequence: number, shared: number, frame: number): void {
+    this.flow = flow
+    this.sequence = sequence
+    this.opcode = opcode.send
+    this.immediate = 0
+    this.moved = this.byteLength
+    this.stage = requestStage.sent
+    this.exposed = true
+    this.retained = true
+    this.incarnation = shared
+    this.frame = frame
   }
 
   get finished(): boolean {
@@ -279,14 +291,14 @@ interface Linked<Item> {
 /** First in, first out, linked through the items themselves: an item stands in one queue at a time. */
 export class RequestQueue<Item extends Linked<Item>> {
   head: Item | null = null
-  #tail: Item | null = null
+  tail: Item | null = null
   size = 0
 
   push(item: Item): void {
     item.next = null
-    if (this.#tail) this.#tail.next = item
+    if (this.tail) this.tail.next = item
     else this.head = item
-    this.#tail = item
+    this.tail = item
     this.size++
   }
 
@@ -294,7 +306,7 @@ export class RequestQueue<Item extends Linked<Item>> {
   unshift(item: Item): void {
     item.next = this.head
     this.head = item
-    this.#tail ??= item
+    this.tail ??= item
     this.size++
   }
 
@@ -302,7 +314,7 @@ export class RequestQueue<Item extends Linked<Item>> {
     const item = this.head
     if (!item) return null
     this.head = item.next
-    if (!this.head) this.#tail = null
+    if (!this.head) this.tail = null
     item.next = null
     this.size--
     return item
@@ -310,7 +322,7 @@ export class RequestQueue<Item extends Linked<Item>> {
 
   clear(): void {
     this.head = null
-    this.#tail = null
+    this.tail = null
     this.size = 0
   }
 }

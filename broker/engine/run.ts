@@ -16,6 +16,7 @@ import { creditTier, type Lane } from './lane.js'
 import { SIGNALED_CHUNK_BYTES } from './lane-sizes.js'
 import { useRemoteRegion } from './remote-keys.js'
 import { requestStage, type SendRequest } from './request.js'
+import { writeRoute } from './route.js'
 
 const SENDS = counterIndex['sends-posted']
 const WRITES = counterIndex['writes-posted']
@@ -50,11 +51,16 @@ function sendRun(engine: Engine, lane: Lane, flow: Flow, most: number): number {
     if (!putSend(engine, lane, flow, request)) break
     bytes += request.byteLength
   }
+  tallySends(engine, flow, count, bytes)
+  return count
+}
+
+/** So many sends of a flow have left, each in one piece. */
+export function tallySends(engine: Engine, flow: Flow, count: number, bytes: number): void {
   flow.messagesSent = (flow.messagesSent + count) | 0
   engine.counters[SENDS]! += count
   engine.counters[SEGMENTS]! += count
   tally(engine, count, bytes)
-  return count
 }
 
 /** A write that is one short chunk is posted at once, if no longer transfer of the lane waits for its turn. */
@@ -96,7 +102,7 @@ function putSend(engine: Engine, lane: Lane, flow: Flow, request: SendRequest): 
   if (offset < 0) return false
   markPosted(engine, request, lane.shared, lane.lastSequence)
   const flags = (request.flags & workRequestFlag.solicited) !== 0 ? messageFlag.solicited : 0
-  lane.writeRoute(offset, messageType.eager, flags, byteLength, flow, request.sequence, request.immediate, 0)
+  writeRoute(lane, offset, messageType.eager, flags, byteLength, flow, request.sequence, request.immediate, 0)
   copyBytes(lane.memory, lane.payloadOffset(offset), local.region(0).memory, local.offset(0), byteLength)
   leave(flow, request)
   flow.highestSent = request.sequence

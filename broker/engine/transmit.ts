@@ -19,6 +19,7 @@ import { gather } from './gather.js'
 import { creditTier, type Lane } from './lane.js'
 import { askForRegion, useRemoteRegion } from './remote-keys.js'
 import { requestStage, type SendRequest } from './request.js'
+import { writeRoute } from './route.js'
 import { startRun } from './run.js'
 import { gate, park, refuseHead } from './waiting.js'
 
@@ -147,7 +148,7 @@ function sendSegments(engine: Engine, lane: Lane, flow: Flow, request: SendReque
     markPosted(engine, request, lane.shared, lane.lastSequence)
     const first = request.moved === 0 ? resumeFlag(flow) : 0
     const flags = sendFlags(request) | first | (part < left ? messageFlag.more : 0)
-    lane.writeRoute(offset, messageType.eager, flags, part, flow, request.sequence, request.immediate, request.moved)
+    writeRoute(lane, offset, messageType.eager, flags, part, flow, request.sequence, request.immediate, request.moved)
     if (part > 0) gather(request, part, lane.memory, lane.payloadOffset(offset))
     request.moved += part
     engine.counters[COUNTER.segments]!++
@@ -189,7 +190,7 @@ function sendLength(engine: Engine, lane: Lane, request: SendRequest, type: numb
   const flow = request.flow!
   const { byteLength } = lengthExtension
   const flags = sendFlags(request) | (type === messageType.placed ? 0 : resumeFlag(flow))
-  lane.writeRoute(offset, type, flags, byteLength, flow, request.sequence, request.immediate, 0)
+  writeRoute(lane, offset, type, flags, byteLength, flow, request.sequence, request.immediate, 0)
   lane.memory.f64[lane.payloadOffset(offset) >>> 3] = request.byteLength
   return true
 }
@@ -260,7 +261,7 @@ function startAtomic(engine: Engine, lane: Lane, flow: Flow, request: SendReques
   const offset = lane.beginMessage(atomicExtension.byteLength, creditTier.data)
   if (offset < 0) return outcome.noFrame
   markPosted(engine, request, lane.shared, lane.lastSequence)
-  lane.writeRoute(offset, messageType.atomic, 0, atomicExtension.byteLength, flow, request.sequence, 0, 0)
+  writeRoute(lane, offset, messageType.atomic, 0, atomicExtension.byteLength, flow, request.sequence, 0, 0)
   atomicExtension.write(lane.memory, lane.payloadOffset(offset), {
     operation: request.opcode,
     key: request.remoteKey,

@@ -76,10 +76,10 @@ export function park(engine: Engine, flow: Flow, request: SendRequest): void {
   const { queuePair } = flow
   if (queuePair.rnrRetry >= 7 || request.parkedSinceMs !== 0) return
   request.parkedSinceMs = engine.nowMs
-  const { generation } = request
+  const { sequence } = request
   const patienceMs = Math.max(queuePair.rnrTimerMs, queuePair.rnrRetry * queuePair.rnrTimerMs)
   engine.timers.after(engine.nowMs, patienceMs, () => {
-    if (request.generation !== generation || request.flow !== flow || flow.waiting.head !== request) return
+    if (request.sequence !== sequence || request.flow !== flow || flow.waiting.head !== request) return
     request.parkedSinceMs = 0
     // The receive came meanwhile; what is missing now is something of ours, such as room on the lane.
     if (peerHasReceive(flow)) return

@@ -223,7 +223,7 @@ export const completionMutants: readonly Mutant[] = [
       change(
         'broker/engine/local.ts',
         '  moveOn(engine, flow, request)\n  return true\n}\n\nfunction describe',
-        '  moveOn(engine, flow, request)\n  if (request.taken) markPosted(engine, request, 0, 0)\n  return true\n}\n\nfunction describe',
+        '  moveOn(engine, flow, request)\n  if (request.flow) markPosted(engine, request, 0, 0)\n  return true\n}\n\nfunction describe',
       ),
     ],
     scenario: delivered,

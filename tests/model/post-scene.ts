@@ -107,8 +107,12 @@ function postScene(code: Code, options: PostOptions): Scene {
   })
   const execute = (slot: number): void => {
     const request = requestIn(slot)
-    const record = serving!.queuePair.sendRequest(slot)
-    check(record.remoteOffset === request, 'I6', `request ${request} is executed as ${record.remoteOffset}`)
+    const record = serving!.queuePair.flow!.waiting.head!
+    check(
+      record.slot === slot && record.remoteOffset === request,
+      'I6',
+      `request ${request} is executed as ${record.remoteOffset}`,
+    )
     const order = orderOf(request)
     check(order >= 0, 'I6', `request ${request} is executed and was not published`)
     check(world.read(executed + request) === 0, 'I6', `request ${request} is executed twice`)

@@ -1,4 +1,5 @@
 /** Order inside a queue pair, independence of queue pairs that share a lane. */
+import { writeRoute } from '../../../broker/engine/route.js'
 import { messageType } from '../../../protocol/wire.js'
 import { connect, type TestSend } from '../../support/engine-node.js'
 import { destination, type End, type Stage } from '../../support/engine-stage.js'
@@ -281,7 +282,7 @@ const cases: readonly EngineCase[] = [
       const lane = stage.lane
       const flow = stage.left.engine.queuePairs[left.queuePair.number]!.flow!
       const offset = lane.beginMessage(8, 0)
-      lane.writeRoute(offset, messageType.immediate, 2, 8, flow, 1, 5, 0)
+      writeRoute(lane, offset, messageType.immediate, 2, 8, flow, 1, 5, 0)
       lane.memory.f64[lane.payloadOffset(offset) / 8] = 0xfffff000
       lane.closeFrame()
       stage.left.engine.flushLane(lane)

@@ -1,0 +1,93 @@
+/**
+ * Small sends straight from a client's ring into the open frame of their lane: what most traffic is, taken, checked, posted and packed in
+ * one step, without waiting in between. A slot goes from claimed to posted at once; the frame leaves after the visit has stored the ring's
+ * head, so no request is executed before. Whatever is not plainly possible stays in the ring for `drain.ts`, which knows why and what then.
+ */
+import { opcode, operationFlags, packOperation, workRequestFlag } from '../../protocol/opcodes.js'
+import { scatterGatherEntry, sendSlot } from '../../protocol/queue-pair-segment.js'
+import { messageFlag } from '../../protocol/wire.js'
+import { copyBytes } from '../../shm/copy.js'
+import { claimedToPosted } from '../../shm/slot-state.js'
+import type { Engine } from './engine.js'
+import type { Flow } from './flow.js'
+import { creditTier, type Lane } from './lane.js'
+import { tellableDelivered, tellDelivered, tellLimit } from './news.js'
+import type { EngineQueuePair } from './queue-pair.js'
+import { within } from './region.js'
+import { writeEager } from './route.js'
+import { mayRun, tallySends } from './run.js'
+
+/** A send with one entry, whatever it asks of its completion: the operation word without those bits. */
+const PLAIN = packOperation(opcode.send, 0, 1)
+const PLAIN_MASK = ~packOperation(0, workRequestFlag.signaled | workRequestFlag.solicited, 0)
+const ENTRY = sendSlot.word.entries
+const ENTRY_KEY = (ENTRY + scatterGatherEntry.word.key) >>> 1
+const ENTRY_OFFSET = ENTRY + scatterGatherEntry.word.offset
+const ENTRY_LENGTH = ENTRY + scatterGatherEntry.word.byteLength
+
+/** Takes up to `most` of the ring's committed entries, from its head; how many. The caller moves the head. */
+export function sendStraight(engine: Engine, queuePair: EngineQueuePair, most: number): number {
+  const { flow } = queuePair
+  const lane = flow?.lane
+  if (!lane || !isOpen(engine, flow, lane)) return 0
+  const { sendRing: ring, words, memory, sendsTaken, job } = queuePair
+  const { i32, u32, f64 } = memory
+  const { payloadCapacity, shared } = lane
+  const budget = Math.min(most, (flow.receiveLimit - flow.messagesSent) | 0)
+  const delivered = tellableDelivered(flow)
+  const { limit } = flow
+  const first = ring.position
+  let count = 0
+  let sent = 0
+  let bytes = 0
+  for (; count < budget; count++) {
+    const slot = ring.slotAt(count)
+    if (slot < 0 || sendsTaken[slot] !== 0) break
+    const word = queuePair.sendSlotWord(slot)
+    const operation = i32[word + sendSlot.word.operation]!
+    const byteLength = u32[word + ENTRY_LENGTH]!
+    if ((operation & PLAIN_MASK) !== PLAIN || byteLength === 0 || byteLength > payloadCapacity) break
+    const offset = u32[word + ENTRY_OFFSET]!
+    const region = engine.regions.find(f64[(word >>> 1) + ENTRY_KEY]!, job)
+    if (region === null || !within(region, offset, byteLength)) break
+    if (!lane.makeRoom(byteLength, creditTier.data)) break
+    const generation = i32[word + sendSlot.word.generation]! & 0xfffffff
+    const position = (first + count) | 0
+    // Before the state says posted: only a successor broker reads them.
+    i32[word + sendSlot.word.position] = position
+    i32[word + sendSlot.word.incarnation] = shared
+    i32[word + sendSlot.word.laneSequence] = lane.lastSequence
+    // Not claimed any more: taken by a predecessor already, or a duplicate.
+    if (!claimedToPosted(words, word, generation)) continue
+    const request = queuePair.sendRequest(slot)
+    request.generation = generation
+    request.flags = operationFlags(operation)
+    request.local.add(region, offset, byteLength)
+    request.byteLength = byteLength
+    request.leaveAtOnce(flow, (position + 1) | 0, shared, lane.lastSequence)
+    region.uses++
+    const solicited = (request.flags & workRequestFlag.solicited) !== 0 ? messageFlag.solicited : 0
+    const at = lane.takeRoom(byteLength)
+    writeEager(lane, at, solicited, byteLength, flow, request.sequence, delivered, limit)
+    copyBytes(lane.memory, lane.payloadOffset(at), region.memory, offset, byteLength)
+    flow.inFlight.push(request)
+    bytes += byteLength
+    sent++
+  }
+  if (sent === 0) return count
+  const latest = flow.inFlight.tail!
+  flow.beginOutbound(flow.inFlight.head!.sequence)
+  flow.highestSent = latest.sequence
+  tellDelivered(flow)
+  tellLimit(flow)
+  tallySends(engine, flow, sent, bytes)
+  engine.markBusy(lane)
+  return count
+}
+
+/** Nothing of the flow waits, nothing keeps it back, and nobody else waits for the lane's frames. */
+function isOpen(engine: Engine, flow: Flow, lane: Lane): boolean {
+  if (flow.waiting.size > 0 || flow.suspended || flow.dead || flow.resending || flow.queuePair.ending) return false
+  if (lane.state !== 'up' || !lane.mayPost || lane.failing || lane.hasControl || lane.hasScheduled) return false
+  return mayRun(engine, flow)
+}
