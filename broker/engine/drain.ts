@@ -16,13 +16,14 @@ import { CORRUPT } from '../../shm/reference-ring.js'
 import { claimedToPosted, claimedToQueued } from '../../shm/slot-state.js'
 import type { Engine } from './engine.js'
 import { copyEntries, takeReceive } from './entries.js'
-import { completeReceive, completeUnsent } from './finish.js'
+import { completeReceive, completeUnsent, isTwoSided } from './finish.js'
 import type { Flow } from './flow.js'
+import { copyStraight } from './local-straight.js'
 import { flowOf, knownFlow } from './paths.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { receiveStage, requestStage, type SendRequest } from './request.js'
 import { sendStraight } from './straight.js'
-import { receivesPosted } from './waiting.js'
+import { peerHasReceive, receivesPosted } from './waiting.js'
 
 const KNOWN_FLAGS =
   workRequestFlag.signaled |
@@ -33,17 +34,57 @@ const KNOWN_FLAGS =
 
 /** Takes up to `budget` sends; true if committed ones are left. */
 export function drainSends(engine: Engine, queuePair: EngineQueuePair, budget: number): boolean {
-  const ring = queuePair.sendRing
+  const committed = queuePair.sendRing.pending()
+  if (committed === 0) return false
+  if (committed === CORRUPT) return corrupted(engine, queuePair, 'the send ring')
+  const most = Math.min(budget, committed)
+  const straight = goStraight(engine, queuePair, most)
+  if (straight < most && !takeSends(engine, queuePair, most - straight, false))
+    return corrupted(engine, queuePair, 'an entry of the send ring')
+  return committed > most
+}
+
+/**
+ * The same in the course of a turn: what could only wait behind other requests of its flow stays in the ring, until the last of those has
+ * left and has the ring looked at again.
+ */
+export function visitSends(engine: Engine, queuePair: EngineQueuePair, budget: number): boolean {
+  const { flow, sendRing: ring } = queuePair
+  if (flow === null || !queuePair.connected || queuePair.ending) return drainSends(engine, queuePair, budget)
   const committed = ring.pending()
   if (committed === 0) return false
   if (committed === CORRUPT) return corrupted(engine, queuePair, 'the send ring')
-  const { words, memory, sendsTaken } = queuePair
+  const first = ring.position
+  const most = Math.min(budget, committed)
+  if (flow.waiting.size === 0) {
+    const straight = goStraight(engine, queuePair, most)
+    // A copy stops after some bytes as well.
+    const isSlice = straight > 0 && flow.lane === null
+    if (straight < most && !isSlice && !takeSends(engine, queuePair, most - straight, true))
+      return corrupted(engine, queuePair, 'an entry of the send ring')
+  }
+  if (ring.position === ((first + committed) | 0)) return false
+  if (flow.waiting.size === 0) return true
+  engine.hold(queuePair, flow)
+  return false
+}
+
+/** What needs no waiting and no record in between; how many. */
+function goStraight(engine: Engine, queuePair: EngineQueuePair, most: number): number {
+  const { flow } = queuePair
+  if (flow === null) return 0
+  return flow.lane === null ? copyStraight(engine, flow, most) : sendStraight(engine, flow, flow.lane, most)
+}
+
+/** Takes `most` of the ring's entries into their flows, or fewer if one needs a receive that is not there; false: an entry cannot be. */
+function takeSends(engine: Engine, queuePair: EngineQueuePair, most: number, onlyWhatGoes: boolean): boolean {
+  const { words, memory, sendsTaken, sendRing: ring } = queuePair
   const first = ring.position
   const { pending } = engine
   let broken = false
-  let count = sendStraight(engine, queuePair, Math.min(budget, committed))
+  let count = 0
   let taken = 0
-  for (; count < budget && count < committed; count++) {
+  for (; count < most; count++) {
     const slot = ring.slotAt(count)
     // A slot whose request is still under way stands in the ring again: no honest client leaves that.
     broken = slot === CORRUPT || sendsTaken[slot] !== 0
@@ -53,13 +94,17 @@ export function drainSends(engine: Engine, queuePair: EngineQueuePair, budget: n
     memory.i32[word + sendSlot.word.position] = (first + count) | 0
     // Not claimed any more: an entry that a predecessor had taken already, or a duplicate. Its slot is accounted for elsewhere.
     if (!claimedToQueued(words, word, generation)) continue
-    pending[taken++] = recordSend(engine, queuePair, slot, generation, (first + count) | 0)
+    const request = recordSend(engine, queuePair, slot, generation, (first + count) | 0)
+    pending[taken++] = request
+    if (!onlyWhatGoes || !isTwoSided(request.opcode) || peerHasReceive(queuePair.flow!)) continue
+    count++
+    break
   }
   ring.advance(count)
   // Only now, after the head was stored, may any of these be executed or freed.
   if (queuePair.connected && queuePair.flow && !queuePair.ending) admitAll(engine, queuePair.flow, pending, taken)
   else for (let index = 0; index < taken; index++) admit(engine, queuePair, pending[index]!)
-  return broken ? corrupted(engine, queuePair, 'an entry of the send ring') : committed > count
+  return !broken
 }
 
 function corrupted(engine: Engine, queuePair: EngineQueuePair, what: string): false {

@@ -21,12 +21,12 @@ import type { AdoptedQueuePair, EngineEventName, EngineEvents, EngineOptions } f
 import type { Completer, EngineCompletionQueue } from './completion-queue.js'
 import { type PendingAccept, type PendingConnect, sendReject } from './connection.js'
 import { hasControl, sendAcknowledgements, sendControl, sendMarker } from './control.js'
-import { drainReceives, drainSends } from './drain.js'
+import { drainReceives, visitSends } from './drain.js'
 import { isTwoSided, rememberFailure } from './finish.js'
 import type { Flow } from './flow.js'
 import type { Lane, LooseMessage } from './lane.js'
 import type { LaneGroup } from './lane-group.js'
-import { datagramPath } from './lane-path.js'
+import { datagramPath, pathKey } from './lane-path.js'
 import { breakLane, type CompletionPool, takeCompletions } from './lanes.js'
 import { pumpLocal } from './local.js'
 import type { EngineQueuePair } from './queue-pair.js'
@@ -241,15 +241,24 @@ export class Engine {
   }
 
   #drainSends(queuePair: EngineQueuePair): void {
-    if (!drainSends(this, queuePair, DRAIN_BUDGET) || queuePair.sendBacklog) return
-    if (!queuePair.receiveBacklog) this.#backlog.push(queuePair)
-    queuePair.sendBacklog = true
+    if (visitSends(this, queuePair, DRAIN_BUDGET)) this.#visitAgain(queuePair, true, false)
   }
 
   #drainReceives(queuePair: EngineQueuePair): void {
-    if (!drainReceives(this, queuePair, DRAIN_BUDGET) || queuePair.receiveBacklog) return
-    if (!queuePair.sendBacklog) this.#backlog.push(queuePair)
-    queuePair.receiveBacklog = true
+    if (drainReceives(this, queuePair, DRAIN_BUDGET)) this.#visitAgain(queuePair, false, true)
+  }
+
+  /** In the next turn, whether its bits are set or not. */
+  #visitAgain(queuePair: EngineQueuePair, sends: boolean, receives: boolean): void {
+    if (!queuePair.sendBacklog && !queuePair.receiveBacklog) this.#backlog.push(queuePair)
+    queuePair.sendBacklog ||= sends
+    queuePair.receiveBacklog ||= receives
+  }
+
+  /** Its send ring is looked at again when nothing of its flow waits any more. */
+  hold(queuePair: EngineQueuePair, flow: Flow): void {
+    queuePair.goOn ??= () => this.#visitAgain(queuePair, true, false)
+    flow.waiting.onEmpty = queuePair.goOn
   }
 
   #pumpLocal(): number {
@@ -446,10 +455,6 @@ export class Engine {
     this.#later.push(call)
   }
 
-  waitForKey(group: LaneGroup, flow: Flow): void {
-    group.keyWaiters.add(flow)
-  }
-
   wakeKeyWaiters(group: LaneGroup): void {
     const waiters = [...group.keyWaiters]
     group.keyWaiters.clear()
@@ -590,5 +595,3 @@ export class Engine {
     })
   }
 }
-
-export const pathKey = (job: number, peer: number): number => job * 0x10000 + peer

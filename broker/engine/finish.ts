@@ -268,7 +268,8 @@ export function tallyReceived(engine: Engine, queuePair: EngineQueuePair, messag
   engine.rows[queuePair.counterBase + BYTES_RECEIVED]! += bytes
 }
 
-function tallySent(engine: Engine, queuePair: EngineQueuePair, messages: number, bytes: number): void {
+/** So many sends were delivered. */
+export function tallySent(engine: Engine, queuePair: EngineQueuePair, messages: number, bytes: number): void {
   engine.counters[COMPLETIONS]! += messages
   if (queuePair.counterBase < 0) return
   engine.rows[queuePair.counterBase + MESSAGES_SENT]! += messages

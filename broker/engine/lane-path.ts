@@ -15,3 +15,6 @@ export const pathName = ({ job, peer, trafficClass, index }: LanePath): string =
   `${job} ${peer} ${trafficClass} ${index}`
 
 export const datagramPath = (job: number, peer: number): LanePath => ({ job, peer, trafficClass: 0, index: -1 })
+
+/** Of all paths of a job to a peer: what its datagrams go by. */
+export const pathKey = (job: number, peer: number): number => job * 0x10000 + peer

@@ -18,7 +18,7 @@ import { type ReceiveRequest, receiveStage, requestStage, type SendRequest } fro
 import { isPlain, mayRun } from './run.js'
 
 /** Longer ones are copied in pieces, with others having their turn in between. */
-const LONGEST = 64 * 1024
+export const LONGEST = 64 * 1024
 const LOCAL_MESSAGES = counterIndex['local-messages']
 const LOCAL_BYTES = counterIndex['local-bytes']
 
@@ -34,16 +34,21 @@ export function copyRun(engine: Engine, flow: Flow, most: number): number {
     bytes += request.byteLength
   }
   if (count === 0) return 0
-  engine.messagesStarted += count
-  engine.counters[LOCAL_MESSAGES]! += count
-  engine.counters[LOCAL_BYTES]! += bytes
+  tallyLocal(engine, count, bytes)
   engine.touchEnding(flow.queuePair)
   engine.touchEnding(twin.queuePair)
   return count
 }
 
+/** So many messages went from one queue pair of this node to another. */
+export function tallyLocal(engine: Engine, messages: number, bytes: number): void {
+  engine.messagesStarted += messages
+  engine.counters[LOCAL_MESSAGES]! += messages
+  engine.counters[LOCAL_BYTES]! += bytes
+}
+
 /** Nothing is under way that must be told before. */
-function isEmpty(flow: Flow, twin: Flow): boolean {
+export function isEmpty(flow: Flow, twin: Flow): boolean {
   return flow.inFlight.size === 0 && flow.flushed.size === 0 && twin.inbound.size === 0 && !flow.suspended
 }
 

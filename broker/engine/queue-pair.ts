@@ -87,6 +87,8 @@ export class EngineQueuePair {
   /** On the engine's list of rings left half drained. */
   sendBacklog = false
   receiveBacklog = false
+  /** Has its send ring looked at again. */
+  goOn: (() => void) | null = null
 
   closing = false
   discard = false

@@ -68,9 +68,11 @@ export class Region {
 
 export class RegionTable {
   readonly #rows: (Region | undefined)[] = []
-  /** Requests in a row mostly name one region; taking a key apart costs more than comparing it. */
+  /** Requests in a row mostly name one region, or two in turn; taking a key apart costs more than comparing it. */
   #lastKey = -1
   #last: Region | null = null
+  #otherKey = -1
+  #other: Region | null = null
 
   set(region: Region): void {
     this.#rows[region.number] = region
@@ -80,6 +82,8 @@ export class RegionTable {
     if (this.#rows[region.number] === region) this.#rows[region.number] = undefined
     this.#lastKey = -1
     this.#last = null
+    this.#otherKey = -1
+    this.#other = null
   }
 
   get(number: number): Region | undefined {
@@ -92,13 +96,15 @@ export class RegionTable {
 
   /** The open region a key of this job names; null for unknown, closed, stale and foreign keys alike. */
   find(key: number, job: number): Region | null {
-    const region = key === this.#lastKey ? this.#last! : this.#lookUp(key)
+    const region = key === this.#lastKey ? this.#last! : key === this.#otherKey ? this.#other! : this.#lookUp(key)
     return region !== null && region.job === job && region.open ? region : null
   }
 
   #lookUp(key: number): Region | null {
     const region = this.#rows[keySlot(key)]
     if (region === undefined || region.generation !== keyGeneration(key)) return null
+    this.#otherKey = this.#lastKey
+    this.#other = this.#last
     this.#lastKey = key
     this.#last = region
     return region

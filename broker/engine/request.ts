@@ -293,6 +293,8 @@ export class RequestQueue<Item extends Linked<Item>> {
   head: Item | null = null
   tail: Item | null = null
   size = 0
+  /** Called once, when the last item leaves. */
+  onEmpty: (() => void) | null = null
 
   push(item: Item): void {
     item.next = null
@@ -314,15 +316,16 @@ export class RequestQueue<Item extends Linked<Item>> {
     const item = this.head
     if (!item) return null
     this.head = item.next
-    if (!this.head) this.tail = null
     item.next = null
     this.size--
+    if (!this.head) this.#emptied()
     return item
   }
 
-  clear(): void {
-    this.head = null
+  #emptied(): void {
     this.tail = null
-    this.size = 0
+    const call = this.onEmpty
+    this.onEmpty = null
+    call?.()
   }
 }

@@ -4,7 +4,7 @@
  * head, so no request is executed before. Whatever is not plainly possible stays in the ring for `drain.ts`, which knows why and what then.
  */
 import { opcode, operationFlags, packOperation, workRequestFlag } from '../../protocol/opcodes.js'
-import { scatterGatherEntry, sendSlot } from '../../protocol/queue-pair-segment.js'
+import { sendSlot } from '../../protocol/queue-pair-segment.js'
 import { messageFlag } from '../../protocol/wire.js'
 import { copyBytes } from '../../shm/copy.js'
 import { claimedToPosted } from '../../shm/slot-state.js'
@@ -12,26 +12,22 @@ import type { Engine } from './engine.js'
 import type { Flow } from './flow.js'
 import { creditTier, type Lane } from './lane.js'
 import { tellableDelivered, tellDelivered, tellLimit } from './news.js'
-import type { EngineQueuePair } from './queue-pair.js'
-import { within } from './region.js'
+import { OnlyEntry } from './only-entry.js'
 import { writeEager } from './route.js'
 import { mayRun, tallySends } from './run.js'
 
 /** A send with one entry, whatever it asks of its completion: the operation word without those bits. */
-const PLAIN = packOperation(opcode.send, 0, 1)
-const PLAIN_MASK = ~packOperation(0, workRequestFlag.signaled | workRequestFlag.solicited, 0)
-const ENTRY = sendSlot.word.entries
-const ENTRY_KEY = (ENTRY + scatterGatherEntry.word.key) >>> 1
-const ENTRY_OFFSET = ENTRY + scatterGatherEntry.word.offset
-const ENTRY_LENGTH = ENTRY + scatterGatherEntry.word.byteLength
+export const PLAIN_SEND = packOperation(opcode.send, 0, 1)
+export const PLAIN_MASK = ~packOperation(0, workRequestFlag.signaled | workRequestFlag.solicited, 0)
+/** One for the thread: it is read and used without anything in between. */
+const entry = new OnlyEntry()
 
-/** Takes up to `most` of the ring's committed entries, from its head; how many. The caller moves the head. */
-export function sendStraight(engine: Engine, queuePair: EngineQueuePair, most: number): number {
-  const { flow } = queuePair
-  const lane = flow?.lane
-  if (!lane || !isOpen(engine, flow, lane)) return 0
-  const { sendRing: ring, words, memory, sendsTaken, job } = queuePair
-  const { i32, u32, f64 } = memory
+/** Takes up to `most` of the ring's committed entries, and moves its head over them; how many. */
+export function sendStraight(engine: Engine, flow: Flow, lane: Lane, most: number): number {
+  if (!isOpen(engine, flow, lane)) return 0
+  const { queuePair } = flow
+  const { sendRing: ring, words, sendsTaken } = queuePair
+  const { i32 } = queuePair.memory
   const { payloadCapacity, shared } = lane
   const budget = Math.min(most, (flow.receiveLimit - flow.messagesSent) | 0)
   const delivered = tellableDelivered(flow)
@@ -45,12 +41,9 @@ export function sendStraight(engine: Engine, queuePair: EngineQueuePair, most: n
     if (slot < 0 || sendsTaken[slot] !== 0) break
     const word = queuePair.sendSlotWord(slot)
     const operation = i32[word + sendSlot.word.operation]!
-    const byteLength = u32[word + ENTRY_LENGTH]!
-    if ((operation & PLAIN_MASK) !== PLAIN || byteLength === 0 || byteLength > payloadCapacity) break
-    const offset = u32[word + ENTRY_OFFSET]!
-    const region = engine.regions.find(f64[(word >>> 1) + ENTRY_KEY]!, job)
-    if (region === null || !within(region, offset, byteLength)) break
-    if (!lane.makeRoom(byteLength, creditTier.data)) break
+    if ((operation & PLAIN_MASK) !== PLAIN_SEND || !entry.read(engine, queuePair, word + sendSlot.word.entries)) break
+    const { region, offset, byteLength } = entry
+    if (byteLength > payloadCapacity || !lane.makeRoom(byteLength, creditTier.data)) break
     const generation = i32[word + sendSlot.word.generation]! & 0xfffffff
     const position = (first + count) | 0
     // Before the state says posted: only a successor broker reads them.
@@ -74,6 +67,7 @@ export function sendStraight(engine: Engine, queuePair: EngineQueuePair, most: n
     bytes += byteLength
     sent++
   }
+  if (count > 0) ring.advance(count)
   if (sent === 0) return count
   const latest = flow.inFlight.tail!
   flow.beginOutbound(flow.inFlight.head!.sequence)

@@ -246,7 +246,7 @@ function resolved(engine: Engine, lane: Lane, flow: Flow, request: SendRequest, 
   }
   askForRegion(engine, lane, request.remoteKey)
   flow.blocked = 'key'
-  engine.waitForKey(lane.group, flow)
+  lane.group.keyWaiters.add(flow)
   return false
 }
 

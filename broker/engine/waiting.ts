@@ -90,7 +90,8 @@ export function park(engine: Engine, flow: Flow, request: SendRequest): void {
   })
 }
 
-function peerHasReceive(flow: Flow): boolean {
+/** False: a message of the flow would have to wait for one. */
+export function peerHasReceive(flow: Flow): boolean {
   if (flow.suspended) return true
   if (!flow.lane) return (flow.twin?.queuePair.receives.size ?? 0) > 0
   return !flow.connected || ((flow.receiveLimit - flow.messagesSent) | 0) > 0

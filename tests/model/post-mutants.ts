@@ -173,7 +173,7 @@ export const postMutants: readonly Mutant[] = [
     name: 'a drain that stops at its budget and forgets the rest',
     changes: [
       change(ENGINE, 'const DRAIN_BUDGET = 256', 'const DRAIN_BUDGET = 1'),
-      change(ENGINE, '    queuePair.sendBacklog = true\n', '    this.#backlog.length = 0\n'),
+      change(ENGINE, '    queuePair.sendBacklog ||= sends\n', '    this.#backlog.length = 0\n'),
     ],
     scenario: postedLists,
     caughtBy: ['I9'],

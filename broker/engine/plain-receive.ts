@@ -1,0 +1,78 @@
+/**
+ * A posted receive with one entry that is filled and committed in one step, as nearly all are. Nothing else of its flow may be on its way to
+ * a receive.
+ *
+ * Store order as in `finish.ts`: body → slot done(sequence) → last → completion ring.
+ */
+import { side } from '../../protocol/completion-queue-segment.js'
+import { opcode, operationSgeCount, packOperation } from '../../protocol/opcodes.js'
+import { receiveSlot } from '../../protocol/queue-pair-segment.js'
+import { status } from '../../protocol/statuses.js'
+import { regionRight } from '../../protocol/wire.js'
+import { copyBytes } from '../../shm/copy.js'
+import type { Memory } from '../../shm/memory.js'
+import { postedToDone } from '../../shm/slot-state.js'
+import type { Engine } from './engine.js'
+import { storeLast } from './finish.js'
+import type { Flow } from './flow.js'
+import { OnlyEntry } from './only-entry.js'
+import type { EngineQueuePair } from './queue-pair.js'
+
+const WORD = receiveSlot.word
+const RESULT_LENGTH = WORD.byteLength >>> 1
+const WITHOUT_IMMEDIATE = packOperation(opcode.receive, 0, 1)
+const WITH_IMMEDIATE = packOperation(opcode.receiveWithImmediate, 0, 1)
+
+export class PlainReceive {
+  readonly #entry = new OnlyEntry()
+  #slot = -1
+
+  /** Looks at the oldest posted receive; false: none is posted, or it is not plainly fit for so many bytes. */
+  find(engine: Engine, queuePair: EngineQueuePair, byteLength: number): boolean {
+    const slot = queuePair.receives.first
+    if (slot < 0) return false
+    const word = queuePair.receiveSlotWord(slot)
+    if (operationSgeCount(queuePair.memory.i32[word + WORD.operation]!) !== 1) return false
+    if (!this.#entry.read(engine, queuePair, word + WORD.entries) || byteLength > this.#entry.byteLength) return false
+    this.#slot = slot
+    return (this.#entry.region.rights & regionRight.localWrite) !== 0
+  }
+
+  /** Fills the receive that was found with message `sequence` of the flow, and tells its client. */
+  fill(
+    engine: Engine,
+    flow: Flow,
+    source: Memory,
+    sourceOffset: number,
+    byteLength: number,
+    sequence: number,
+    hasImmediate: boolean,
+    immediate: number,
+    solicited: boolean,
+  ): void {
+    const { queuePair } = flow
+    const { receives, memory } = queuePair
+    const slot = this.#slot
+    const entry = this.#entry
+    const word = queuePair.receiveSlotWord(slot)
+    const generation = receives.generationOf(slot)
+    copyBytes(entry.region.memory, entry.offset, source, sourceOffset, byteLength)
+    receives.shift()
+    receives.end(slot)
+    const { i32 } = memory
+    i32[word + WORD.status] = status.success
+    memory.f64[(word >>> 1) + RESULT_LENGTH] = byteLength
+    i32[word + WORD.operation] = hasImmediate ? WITH_IMMEDIATE : WITHOUT_IMMEDIATE
+    i32[word + WORD.immediate] = immediate
+    i32[word + WORD.sourceNode] = flow.peer
+    i32[word + WORD.sourceNumber] = flow.remoteNumber
+    i32[word + WORD.sourceGeneration] = flow.remoteGeneration
+    i32[word + WORD.sequence] = sequence
+    const committed = postedToDone(queuePair.words, word, generation)
+    flow.accepted = sequence
+    flow.lastDelivered = sequence
+    storeLast(flow)
+    if (committed) queuePair.receiveQueue.push(queuePair, side.receive, slot, generation, solicited)
+    else engine.corrupt(queuePair, 'a receive slot changed before its completion')
+  }
+}
