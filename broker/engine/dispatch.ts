@@ -69,12 +69,15 @@ export function takeFrame(engine: Engine, lane: Lane, offset: number, byteLength
   const end = offset + byteLength
   while (at < end) {
     if (end - at < ROUTE_BYTES) return false
-    const messageLength = kindLength(i32[(at >>> 2) + WORD.kind]!)
+    const kind = i32[(at >>> 2) + WORD.kind]!
+    const messageLength = kindLength(kind)
     if (messageLength < ROUTE_BYTES || at + messageLength > end) return false
-    const after = takeRow(engine, lane, at, end)
-    if (after > at) {
-      at = after
-      continue
+    if (kindType(kind) === messageType.eager) {
+      const after = takeRow(engine, lane, at, end)
+      if (after > at) {
+        at = after
+        continue
+      }
     }
     if (!takeMessage(engine, lane, at, messageLength - ROUTE_BYTES)) return false
     at += (messageLength + 7) & ~7
