@@ -1,6 +1,8 @@
 /** A broker over explored words: the real engine with the one queue pair, connected to itself, and a device that does nothing. */
+import { keyGeneration, keySlot, packKey } from '../../protocol/keys.js'
 import { nodeFileGeometry } from '../../protocol/node-file.js'
 import { queuePairState } from '../../protocol/queue-pair-segment.js'
+import { regionRight } from '../../protocol/wire.js'
 import { Memory } from '../../shm/memory.js'
 import type { Self } from '../support/explorer-actor.js'
 import { MEMBERS } from '../support/explorer-world.js'
@@ -25,6 +27,10 @@ const nodeFile = given<EngineArguments[2]>({ memory })
 const options = given<EngineArguments[0]>({ node: 'here', epoch: 1 })
 const device = given<EngineArguments[1]>({ progress: () => 0, nextTimerMs: () => 1e9, prepareSleep: () => true })
 const ports = { emit: (): void => {} }
+
+/** Key of the only region, of which anything may be written. What lies in it decides nothing, so it is not explored. */
+export const REGION = packKey(1, 1)
+const region = { memory: new Memory(new ArrayBuffer(64)), byteLength: 64, rights: regionRight.localWrite }
 
 const numbered = { number: NUMBER, generation: 1, job: JOB }
 const job = { number: JOB, domain: { handle: 1 }, members: new Map<number, number>() }
@@ -54,6 +60,9 @@ export function boot(code: Code, segments: Segments, self: Self): BrokerProcess 
   )
   engine.completionQueues[NUMBER] = queue
   engine.queuePairs[NUMBER] = queuePair
+  engine.regions.set(
+    new code.Region({ number: keySlot(REGION), generation: keyGeneration(REGION), job: JOB, ...region }),
+  )
   const flow = new code.Flow(queuePair, code.thisNode, NUMBER, 1, null, true)
   flow.twin = flow
   queuePair.flow = flow

@@ -23,6 +23,7 @@ export {
   retakeReceives,
   retakeSends,
 } from '../../broker/engine/recovery.js'
+export { Region } from '../../broker/engine/region.js'
 export { decide, noEvidence, verdictWithoutReplay } from '../../broker/engine/verdicts.js'
 export { Attachment } from '../../client/attachment.js'
 export { CompletionBatch } from '../../client/completion.js'

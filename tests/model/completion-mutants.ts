@@ -11,6 +11,7 @@ const SLOTS = 'shm/slot-state.ts'
 const COMPLETIONS = 'broker/engine/completion-queue.ts'
 const FINISH = 'broker/engine/finish.ts'
 const RECOVERY = 'broker/engine/recovery.ts'
+const STRAIGHT = 'broker/engine/local-straight.ts'
 const POLLING = 'client/polling.ts'
 
 const change = (file: string, find: string, replace: string): Change => ({ file, find, replace })
@@ -28,6 +29,8 @@ const waited = (code: Code): Scenario =>
   waitScenario(code, 'wait', { wants: [1, 1], turns: [1, 1] }, { preemptions: 2 })
 const delivered = (code: Code): Scenario =>
   deliverScenario(code, 'deliver', { messages: 2 }, { crashes: { broker: 1 } })
+const deliveredStraight = (code: Code): Scenario =>
+  deliverScenario(code, 'deliver straight', { messages: 2, hasEntries: true }, { crashes: { broker: 1 } })
 
 export const completionMutants: readonly Mutant[] = [
   {
@@ -228,6 +231,48 @@ export const completionMutants: readonly Mutant[] = [
     ],
     scenario: delivered,
     caughtBy: ['I14', 'I9'],
+  },
+  {
+    name: 'a straight send that succeeds before its message is delivered',
+    changes: [
+      change(
+        STRAIGHT,
+        '    posted.fill(\n',
+        '    commit(engine, queuePair, slot, word, generation, false, byteLength)\n    posted.fill(\n',
+      ),
+      change(
+        STRAIGHT,
+        '    commit(engine, queuePair, slot, word, generation, (flags & workRequestFlag.signaled) !== 0, byteLength)\n',
+        '',
+      ),
+    ],
+    scenario: deliveredStraight,
+    caughtBy: ['I15'],
+  },
+  {
+    name: 'a straight send that is copied before it is posted',
+    changes: [
+      change(
+        STRAIGHT,
+        '    const isTaken = claimedToPosted(words, word, generation)\n    ring.advance()\n',
+        '    const isTaken = true\n    ring.advance()\n',
+      ),
+      change(STRAIGHT, '    flow.highestSent = sequence\n', '    claimedToPosted(words, word, generation)\n'),
+    ],
+    scenario: deliveredStraight,
+    caughtBy: ['I14', 'I9'],
+  },
+  {
+    name: 'a straight receive published before last is stored',
+    changes: [
+      change(
+        'broker/engine/plain-receive.ts',
+        '    storeLast(flow)\n',
+        '    queuePair.receiveQueue.push(queuePair, side.receive, slot, generation, solicited)\n    queuePair.receiveQueue.publish()\n    storeLast(flow)\n',
+      ),
+    ],
+    scenario: deliveredStraight,
+    caughtBy: ['W5'],
   },
   {
     name: 'a successor that does not recover last',

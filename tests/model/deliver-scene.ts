@@ -14,7 +14,7 @@ import type { Bounds, Scenario, Scene } from '../support/explorer.js'
 import { type ActorSpec, type ActorState, type Operation, REST, type Self, status } from '../support/explorer-actor.js'
 import { check } from '../support/explorer-runner.js'
 import { World } from '../support/explorer-world.js'
-import { type BrokerProcess, boot, turnUntilIdle } from './broker-process.js'
+import { type BrokerProcess, boot, REGION, turnUntilIdle } from './broker-process.js'
 import type { Code } from './load.js'
 import { attach, openSegment, Segments } from './segments.js'
 
@@ -24,6 +24,8 @@ export interface DeliverOptions {
   readonly messages: number
   /** A successor recovers `last` from the slots; a mutant does not. */
   readonly recoversLast?: boolean
+  /** Messages have one entry at both ends: they go straight from the ring to the receive. */
+  readonly hasEntries?: boolean
 }
 
 export function deliverScenario(code: Code, name: string, options: DeliverOptions, bounds: Bounds): Scenario {
@@ -35,7 +37,7 @@ export function deliverScenario(code: Code, name: string, options: DeliverOption
   }
 }
 
-function deliverScene(code: Code, { messages, recoversLast = true }: DeliverOptions): Scene {
+function deliverScene(code: Code, { messages, recoversLast = true, hasEntries = false }: DeliverOptions): Scene {
   const segments = new Segments({ sendSlots: messages, receiveSlots: messages, completions: 8 })
   const world = new World(segments.words, 2 * messages + 1)
   const delivered = world.reserve(messages)
@@ -89,10 +91,11 @@ function deliverScene(code: Code, { messages, recoversLast = true }: DeliverOpti
     return opened
   }
   const all = Array.from({ length: messages }, (_, message) => message + 1)
+  const local = hasEntries ? [{ key: REGION, offset: 0, length: 8 }] : []
   const postReceives: Operation = {
     name: 'receives',
     run(self) {
-      const accepted = openQueuePair(self).postReceive(all.map((id) => ({ id })))
+      const accepted = openQueuePair(self).postReceive(all.map((id) => ({ id, local })))
       check(accepted === messages, 'I10', 'receives do not fit')
       return undefined
     },
@@ -100,7 +103,8 @@ function deliverScene(code: Code, { messages, recoversLast = true }: DeliverOpti
   const postSends: Operation = {
     name: 'sends',
     run(self) {
-      const accepted = openQueuePair(self).postSend(all.map((id) => ({ id, opcode: 'send' as const, signaled: false })))
+      const list = all.map((id) => ({ id, opcode: 'send' as const, signaled: false, local }))
+      const accepted = openQueuePair(self).postSend(list)
       check(accepted === messages, 'I10', 'sends do not fit')
       return undefined
     },
