@@ -125,6 +125,8 @@ export class Engine {
   readonly #visit: (bit: number) => void
   readonly #ring: (member: number) => void
   readonly #published: (completer: Completer) => void
+  /** Somebody was woken in this turn for few completions, most likely to answer at once. */
+  woke = false
   #visitJob = 0
   #ringJob = 0
 
@@ -158,6 +160,7 @@ export class Engine {
   turn(nowMs: number, idleTurns: number): number {
     this.nowMs = nowMs
     this.turns++
+    this.woke = false
     let work = this.timers.run(nowMs)
     work += this.#runLater()
     if (!this.quiescing) work += this.#drainRings()
@@ -365,7 +368,7 @@ export class Engine {
       queue.unrung = false
       queue.rungMs = this.nowMs
       this.#ringJob = queue.job
-      queue.ringPublished(this.#ring)
+      if (queue.ringPublished(this.#ring) > 0 && !queue.isStream) this.woke = true
     }
   }
 

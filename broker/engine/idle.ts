@@ -89,13 +89,24 @@ export class Idle {
     if (this.#idleSinceMs === 0) this.#idleSinceMs = nowMs
     if (this.#mode === 'adaptive' && nowMs >= this.#politeUntilMs && this.#isPatient(nowMs)) {
       if ((this.#yields++ & CORE_YIELDS) === 0) this.#words.put(brokerPage.word.core, currentCore())
-      schedulerYield()
-      const afterMs = clockMs()
-      if (afterMs - nowMs > FOREIGN_MS) this.#giveWay(afterMs)
-      else this.#calmYields++
+      this.#yield(nowMs, clockMs)
       return
     }
     this.#sleep(restless, dueMs)
+  }
+
+  /** Somebody was woken to answer: on this core the scheduler lets it wait until the engine yields or sleeps, so it yields at once. */
+  handOver(clockMs: () => number): void {
+    if (this.#mode !== 'adaptive') return
+    const nowMs = clockMs()
+    if (nowMs >= this.#politeUntilMs) this.#yield(nowMs, clockMs)
+  }
+
+  #yield(nowMs: number, clockMs: () => number): void {
+    schedulerYield()
+    const afterMs = clockMs()
+    if (afterMs - nowMs > FOREIGN_MS) this.#giveWay(afterMs)
+    else this.#calmYields++
   }
 
   #isPatient(nowMs: number): boolean {

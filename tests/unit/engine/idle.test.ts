@@ -43,6 +43,17 @@ class Sleeper {
     return this.idle.sleeps > sleeps
   }
 
+  /** Whether it gave its core to who was woken. */
+  handsOver(): boolean {
+    const since = this.nowMs
+    let looks = 0
+    this.idle.handOver(() => {
+      if (looks++ > 0) this.nowMs += this.yieldMs
+      return this.nowMs
+    })
+    return this.nowMs > since
+  }
+
   /** Milliseconds of yields until it sleeps. */
   patienceMs(): number {
     this.idle.worked()
@@ -111,6 +122,18 @@ test('a client that takes its time to answer is nobody who computes', (t) => {
   sleeper.idle.worked()
   t.false(sleeper.pause())
   t.false(sleeper.pause())
+})
+
+test('who was woken gets the core at once, unless that would be a slice for somebody who computes', (t) => {
+  const sleeper = new Sleeper(t, 'adaptive')
+  t.true(sleeper.handsOver())
+  sleeper.yieldMs = 5
+  t.true(sleeper.handsOver())
+  t.false(sleeper.handsOver(), 'that one was long')
+  sleeper.nowMs += 3
+  t.true(sleeper.handsOver())
+  t.false(new Sleeper(t, 'spin').handsOver())
+  t.false(new Sleeper(t, 'block').handsOver())
 })
 
 test('blocking sleeps at once, spinning never', (t) => {
