@@ -7,12 +7,13 @@ import type { RequestBody, RequestName, RequestResult } from '../protocol/contro
 import { SharedVerbsError } from '../protocol/errors.js'
 import { markActive } from '../shm/activity.js'
 import type { Doorbell } from '../shm/doorbell.js'
-import { currentCore, pollDescriptors } from '../shm/libc.js'
+import { currentCore } from '../shm/libc.js'
 import type { LivenessMonitor, LivenessToken } from '../shm/liveness.js'
 import type { Mapping } from '../shm/mapping.js'
 import type { Memory } from '../shm/memory.js'
 import { ownerWord } from '../shm/robust-lock.js'
 import type { Words } from '../shm/words.js'
+import { BlockingSleep } from './blocking-sleep.js'
 import type { CompletionQueue } from './completion-queue.js'
 import {
   aborted,
@@ -100,9 +101,8 @@ export class Attachment {
   blocking = false
   readonly #parts: AttachmentParts
   readonly #activityWords: Words
+  readonly #sleep: BlockingSleep
   #broker: BrokerParts
-  /** What ends a sleep: the bell, and the broker's death. */
-  #sleepsOn: readonly number[]
   #pageWords: Words
   #pageMemory: Memory
   readonly #names = new Map<number, RememberedName>()
@@ -113,7 +113,7 @@ export class Attachment {
     this.grant = parts.grant
     this.#broker = parts.broker
     this.doorbell = parts.doorbell
-    this.#sleepsOn = [parts.doorbell.fd, parts.broker.control.descriptor]
+    this.#sleep = new BlockingSleep(parts.doorbell.fd, parts.broker.control.descriptor)
     this.monitor = parts.monitor
     this.member = parts.grant.member
     this.owner = ownerWord(parts.grant.member, parts.grant.memberGeneration)
@@ -145,12 +145,12 @@ export class Attachment {
   renew(broker: BrokerParts): void {
     const before = this.#broker
     this.#broker = broker
-    this.#sleepsOn = [this.doorbell.fd, broker.control.descriptor]
     this.#pageWords = broker.page.words
     this.#pageMemory = broker.page.memory
     before.control.close()
     before.page.close()
     before.engineDoorbell.close()
+    this.#sleep.connect(broker.control.descriptor)
     // What was published while nobody looked.
     broker.engineDoorbell.ring()
     this.doorbell.ring()
@@ -167,9 +167,11 @@ export class Attachment {
   sleepSync(timeoutMs: number): void {
     this.blocking = true
     try {
-      if (this.lost) this.recovery?.sleep(this.doorbell.fd, timeoutMs)
-      else if (pollDescriptors(this.#sleepsOn, timeoutMs, 1) === 1) this.control.readNow()
-      this.doorbell.drain()
+      if (this.lost) {
+        this.recovery?.sleep(this.doorbell.fd, timeoutMs)
+        // That looks at the counter, in which former sleeps have left their rings.
+        this.doorbell.drain()
+      } else if (this.#sleep.sleep(timeoutMs)) this.control.readNow()
     } finally {
       this.blocking = false
     }
@@ -342,6 +344,7 @@ export class Attachment {
     for (const region of this.regions) region.release()
     for (const segment of this.segments.values()) segment.close()
     this.segments.clear()
+    this.#sleep.close()
     this.doorbell.close()
     this.#broker.engineDoorbell.close()
     this.#broker.page.close()

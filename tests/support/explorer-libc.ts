@@ -16,30 +16,46 @@ export const explored: { bells: Bells | undefined; mapping: object | undefined }
   mapping: undefined,
 }
 
+const EPOLLET = 0x80000000
+
 function bells(): Bells {
   if (!explored.bells) throw new Error('explored code runs outside of an exploration')
   return explored.bells
 }
 
-let watched = -1
+/** What a descriptor of epoll watches: one bell, by its level (the engine, which drains it itself) or by its edges. */
+const watched: { bell: number; isEdge: boolean }[] = []
+
+function waitFor({ bell, isEdge }: { bell: number; isEdge: boolean }): number {
+  if (!bells().hear(bell)) return 0
+  // An edge is gone once it was told. Two steps: a ring in between is told with it, and the sleeper looks afterwards.
+  if (isEdge) bells().drain(bell)
+  return 1
+}
 
 export const libc = {
   eventfdSignal: (bell: number): void => bells().ring(bell),
   eventfdDrain: (bell: number): boolean => bells().drain(bell),
   /** The index of the one that is ready: only bells ring here, and they come first. */
   pollDescriptors: ([bell]: readonly number[]): number => (bells().hear(bell!) ? 0 : -1),
-  epollCreate: (): number => 0,
-  /** One bell a sleeper: the engine waits for nothing else here. */
-  epollAdd: (_: number, bell: number): void => {
-    watched = bell
+  epollCreate: (): number => watched.push({ bell: -1, isEdge: false }) - 1,
+  /** One bell a sleeper, and it comes first: nobody waits for anything else here. */
+  epollAdd: (epoll: number, bell: number, events: number): void => {
+    const entry = watched[epoll]!
+    if (entry.bell >= 0) return
+    entry.bell = bell
+    entry.isEdge = (events & EPOLLET) !== 0
   },
-  epollWait: (): number => (bells().hear(watched) ? 1 : 0),
+  epollWait: (epoll: number): number => waitFor(watched[epoll]!),
   mapAnonymous: (): number => 0,
   munmap: (): void => {},
   closeDescriptor: (): void => {},
   schedulerYield: (): void => {},
   currentCore: (): number => 0,
+  view: (_: number, byteLength: number): ArrayBuffer => new ArrayBuffer(byteLength),
   EPOLL_EVENT_BYTES: 12,
+  EPOLL_TAG_OFFSET: 4,
+  EPOLLET,
   EPOLLIN: 1,
   clock: { nowMs: (): number => bells().clockMs },
 }
