@@ -342,6 +342,8 @@ export class Engine {
       if (queue.backlog === 0) this.#fullQueues.delete(queue)
     }
     const count = this.#dirtyQueues.length
+    // Setting a length is a call into the runtime, also when nothing changes.
+    if (count === 0) return 0
     for (let index = 0; index < count; index++) {
       const queue = this.#dirtyQueues[index]!
       queue.queued = false

@@ -16,8 +16,8 @@ import { Idle } from './idle.js'
 import { defaultLaneParameters } from './lane-parameters.js'
 import { TableWriter } from './table-writer.js'
 
-/** Commands are looked at every so many turns, and whenever a turn found nothing. */
-const COMMAND_TURNS = 32
+/** Commands are looked at every so many turns, and before each sleep. */
+const COMMAND_TURNS = 16
 /** Tables that inspection reads are refreshed this often. */
 const TABLES_MS = 100
 
@@ -104,7 +104,7 @@ async function run(engine: Engine, device: Device, page: Mapping): Promise<void>
   while (!engine.stopping) {
     const now = clock.nowMs()
     let work = engine.turn(now, idleTurns)
-    if (idleTurns > 0 || engine.turns % COMMAND_TURNS === 0) work += takeCommands(engine)
+    if (engine.turns % COMMAND_TURNS === 0) work += takeCommands(engine)
     if (now - tablesMs > TABLES_MS) {
       tablesMs = now
       tables.write()
