@@ -125,7 +125,7 @@ export class Engine {
   readonly #visit: (bit: number) => void
   readonly #ring: (member: number) => void
   readonly #published: (completer: Completer) => void
-  /** Somebody was woken in this turn for few completions, most likely to answer at once. */
+  /** Somebody was woken in this turn for few completions, not by a neighbour, most likely to answer at once. */
   woke = false
   #visitJob = 0
   #ringJob = 0
@@ -164,13 +164,14 @@ export class Engine {
     let work = this.timers.run(nowMs)
     work += this.#runLater()
     if (!this.quiescing) work += this.#drainRings()
-    work += this.#pumpLocal()
-    work += this.#pumpLanes(idleTurns >= QUIET_TURNS)
+    const local = this.#pumpLocal()
+    work += local + this.#pumpLanes(idleTurns >= QUIET_TURNS)
     work += this.device.progress(nowMs)
     work += takeCompletions(this)
     work += this.#closures()
     work += this.#publish()
     this.#wake(work === 0)
+    if (local > 0) this.woke = false
     return work
   }
 
@@ -342,8 +343,6 @@ export class Engine {
       if (queue.backlog === 0) this.#fullQueues.delete(queue)
     }
     const count = this.#dirtyQueues.length
-    // Setting a length is a call into the runtime, also when nothing changes.
-    if (count === 0) return 0
     for (let index = 0; index < count; index++) {
       const queue = this.#dirtyQueues[index]!
       queue.queued = false
@@ -352,7 +351,7 @@ export class Engine {
       queue.unrung = true
       if (queue.backlog > 0) this.#fullQueues.add(queue)
     }
-    this.#dirtyQueues.length = 0
+    if (count > 0) this.#dirtyQueues.length = 0
     return count
   }
 
