@@ -15,12 +15,11 @@ import { anyActive, collectActive } from '../../shm/activity.js'
 import { clock, eventfdSignal } from '../../shm/libc.js'
 import type { Mapping } from '../../shm/mapping.js'
 import { CompletionBatch, type Device } from '../provider/provider.js'
-import { postBulk } from './bulk.js'
 import { advanceClosure, beginFailure, flushWaiting } from './closure.js'
 import type { AdoptedQueuePair, EngineEventName, EngineEvents, EngineOptions } from './commands.js'
 import type { Completer, EngineCompletionQueue } from './completion-queue.js'
 import { type PendingAccept, type PendingConnect, sendReject } from './connection.js'
-import { hasControl, sendAcknowledgements, sendControl, sendMarker } from './control.js'
+import { hasControl } from './control.js'
 import { drainReceives, visitSends } from './drain.js'
 import { isTwoSided, rememberFailure } from './finish.js'
 import type { Flow } from './flow.js'
@@ -29,6 +28,7 @@ import type { LaneGroup } from './lane-group.js'
 import { datagramPath, pathKey } from './lane-path.js'
 import { breakLane, type CompletionPool, takeCompletions } from './lanes.js'
 import { pumpLocal } from './local.js'
+import { pumpLane } from './pump-lane.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { RegionTable } from './region.js'
 import { askAgain } from './remote-keys.js'
@@ -36,22 +36,17 @@ import { requestStage, type SendRequest } from './request.js'
 import { bindSuspended } from './suspend.js'
 import { Suspensions } from './suspensions.js'
 import { Timers } from './timers.js'
-import { sendFlows } from './transmit.js'
 
 const DRAIN_BUDGET = 256
-/** News that waited this many messages are told without waiting for an idle turn. */
-const NEWS_LIMIT = 128
-/** News that waited this many turns for a message to ride on are told although others keep the engine busy. */
-const NEWS_TURNS = 8
 const POLL_BATCH = 256
+const COMPLETIONS = counterIndex.completions
 const WANT_ROOM = queuePairHeader.word.wantRoom
-/** After so many writes without a frame behind them one is sent, so that few stay unproven when the lane is lost. */
-const MARKER_WRITES = 64
-const MARKER_BYTES = 1 << 20
 /** Turns without work after which news are told: an answer that could have carried them would have come by then. */
 const QUIET_TURNS = 6
 /** A woken process takes this long to drain what it was woken for. */
 const WAKE_PAUSE_MS = 0.05
+/** Messages of a turn up to which it is no stream: streams go best in long turns. */
+const FEW = 32
 
 export interface EngineJob {
   readonly number: number
@@ -125,8 +120,9 @@ export class Engine {
   readonly #visit: (bit: number) => void
   readonly #ring: (member: number) => void
   readonly #published: (completer: Completer) => void
-  /** Somebody was woken in this turn for few completions, not by a neighbour, most likely to answer at once. */
-  woke = false
+  /** Clients were woken in this turn for few messages, and not by neighbours: they most likely answer at once. */
+  expectsAnswers = false
+  #woke = false
   #visitJob = 0
   #ringJob = 0
 
@@ -160,7 +156,8 @@ export class Engine {
   turn(nowMs: number, idleTurns: number): number {
     this.nowMs = nowMs
     this.turns++
-    this.woke = false
+    this.#woke = false
+    const before = this.messagesStarted + this.counters[COMPLETIONS]!
     let work = this.timers.run(nowMs)
     work += this.#runLater()
     if (!this.quiescing) work += this.#drainRings()
@@ -171,7 +168,8 @@ export class Engine {
     work += this.#closures()
     work += this.#publish()
     this.#wake(work === 0)
-    if (local > 0) this.woke = false
+    const moved = this.messagesStarted + this.counters[COMPLETIONS]! - before
+    this.expectsAnswers = this.#woke && local === 0 && moved <= FEW
     return work
   }
 
@@ -284,30 +282,12 @@ export class Engine {
       const lane = this.#busyLanes.shift()!
       lane.busy = false
       if (!lane.mayPost || (lane.state !== 'up' && lane.state !== 'opening')) continue
-      const done = this.#pumpLane(lane, idle)
+      const done = pumpLane(this, lane, idle)
       work += done
       const left = lane.hasScheduled || lane.hasControl || lane.hasNews || lane.bulk.length > 0 || lane.consumedNews > 0
       // What is left after an idle turn waits for credit, room or a completion; each of those marks the lane again.
       if (left && (done > 0 || !idle)) this.markBusy(lane)
     }
-    return work
-  }
-
-  #pumpLane(lane: Lane, idle: boolean): number {
-    let work = sendControl(this, lane)
-    if (lane.state === 'up') {
-      // A notice that found no frame last time goes before flows take them all again.
-      if (lane.noticeStarved) work += postBulk(this, lane)
-      work += sendFlows(this, lane)
-      work += postBulk(this, lane)
-    }
-    if (lane.hasNews && (idle || lane.newsMessages >= NEWS_LIMIT || ++lane.newsAge >= NEWS_TURNS)) {
-      work += sendAcknowledgements(this, lane)
-    }
-    if (lane.unprovenWrites >= MARKER_WRITES || lane.unprovenByteLength >= MARKER_BYTES) work += sendMarker(lane)
-    if (lane.unreported >= lane.bounceCount >> 1 || (idle && lane.consumedNews > 0)) work += lane.reportConsumed()
-    lane.closeFrame()
-    this.flushLane(lane)
     return work
   }
 
@@ -369,7 +349,7 @@ export class Engine {
       queue.unrung = false
       queue.rungMs = this.nowMs
       this.#ringJob = queue.job
-      if (queue.ringPublished(this.#ring) > 0 && !queue.isStream) this.woke = true
+      if (queue.ringPublished(this.#ring) > 0) this.#woke = true
     }
   }
 

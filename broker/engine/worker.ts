@@ -115,7 +115,7 @@ async function run(engine: Engine, device: Device, page: Mapping): Promise<void>
     if (work > 0) {
       idleTurns = 0
       idle.worked()
-      if (engine.woke) idle.handOver(nowMs)
+      if (engine.expectsAnswers) idle.handOver(nowMs)
     } else if (idleTurns++ > 0) {
       idle.pause(now, restless, dueMs, nowMs)
     }

@@ -214,8 +214,8 @@ export const postMutants: readonly Mutant[] = [
       change(DRAIN, '    memory.i32[word + sendSlot.word.position] = (first + count) | 0\n', ''),
       change(
         DRAIN,
-        '    pending[taken++] = recordSend(',
-        '    memory.i32[word + sendSlot.word.position] = (first + count) | 0\n    pending[taken++] = recordSend(',
+        '    const request = recordSend(',
+        '    memory.i32[word + sendSlot.word.position] = (first + count) | 0\n    const request = recordSend(',
       ),
     ],
     scenario: postedAgain,
