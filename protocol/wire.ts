@@ -69,6 +69,7 @@ export const messageType = {
   probeReply: 23,
   laneClose: 24,
   resume: 25,
+  row: 26,
 } as const
 
 export const messageFlag = {
@@ -84,6 +85,13 @@ export const packKind = (type: number, flags: number, length: number): number =>
 export const kindType = (kind: number): number => kind & 0xff
 export const kindFlags = (kind: number): number => (kind >>> 8) & 0xff
 export const kindLength = (kind: number): number => kind >>> 16
+
+/** In front of each message of a row: whole sends of one connected flow, aligned to 8 bytes, behind one route header. */
+export const rowEntry = layout('row-entry', {
+  /** flags (bits 15..8), length of the payload (31..16). */
+  kind: u32(),
+  sequence: u32(),
+})
 
 /** One destination a granted write may write to. A grant carries up to four behind its header. */
 export const grantSegment = layout('grant-segment', {

@@ -10,7 +10,6 @@ import { opcode } from '../../protocol/opcodes.js'
 import { queuePairState } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
 import {
-  acknowledgementRow,
   atomicExtension,
   atomicResultExtension,
   connectExtension,
@@ -29,8 +28,9 @@ import { beginGranted } from './bulk.js'
 import { takeAccept, takeConnect, takeDisconnect, takeDisconnected, takeReject } from './connection.js'
 import { bindReceive, placeSegment, repeated, settleReceive } from './deliver.js'
 import type { Engine } from './engine.js'
-import { finishReceive, finishSend, isTwoSided, settleFlow } from './finish.js'
+import { finishReceive, finishSend, isTwoSided } from './finish.js'
 import type { Flow } from './flow.js'
+import { takeAcknowledgements, takeNews } from './heard-news.js'
 import type { Lane } from './lane.js'
 import { datagramFlow } from './paths.js'
 import { flowKey } from './queue-pair.js'
@@ -69,16 +69,8 @@ export function takeFrame(engine: Engine, lane: Lane, offset: number, byteLength
   const end = offset + byteLength
   while (at < end) {
     if (end - at < ROUTE_BYTES) return false
-    const kind = i32[(at >>> 2) + WORD.kind]!
-    const messageLength = kindLength(kind)
+    const messageLength = kindLength(i32[(at >>> 2) + WORD.kind]!)
     if (messageLength < ROUTE_BYTES || at + messageLength > end) return false
-    if (kindType(kind) === messageType.eager) {
-      const after = takeRow(engine, lane, at, end)
-      if (after > at) {
-        at = after
-        continue
-      }
-    }
     if (!takeMessage(engine, lane, at, messageLength - ROUTE_BYTES)) return false
     at += (messageLength + 7) & ~7
   }
@@ -104,6 +96,8 @@ function takeMessage(engine: Engine, lane: Lane, at: number, payloadByteLength: 
     case messageType.disconnected:
     case messageType.accept:
       return takeFlowMessage(engine, lane, type, at, payloadByteLength)
+    case messageType.row:
+      return takeRow(engine, lane, at, payloadByteLength)
     case messageType.acknowledgements:
       return takeAcknowledgements(engine, lane, payload, payloadByteLength)
     case messageType.connect:
@@ -282,50 +276,6 @@ function beginsAnew(type: number): boolean {
   )
 }
 
-/** Delivery and credit of the reverse direction; absolute numbers, so old ones do nothing. */
-export function takeNews(engine: Engine, flow: Flow, delivered: number, receiveLimit: number): void {
-  if (flow.connected && ((receiveLimit - flow.receiveLimit) | 0) > 0) {
-    flow.receiveLimit = receiveLimit
-    if (flow.blocked === 'credit') engine.wakeFlow(flow)
-  }
-  // A peer that received nothing yet tells 0, which near a wrap would look like a delivery.
-  if (delivered === 0 && !flow.deliveryTold) return
-  if (flow.learnDelivered(delivered)) settleFlow(engine, flow)
-}
-
-function takeAcknowledgements(engine: Engine, lane: Lane, payload: number, payloadByteLength: number): boolean {
-  const { u32 } = lane.memory
-  for (
-    let at = payload;
-    at + acknowledgementRow.byteLength <= payload + payloadByteLength;
-    at += acknowledgementRow.byteLength
-  ) {
-    const word = at >>> 2
-    const queuePair = engine.queuePairs[u32[word + acknowledgementRow.word.destinationNumber]!]
-    if (queuePair === undefined || queuePair.generation !== u32[word + acknowledgementRow.word.destinationGeneration]!)
-      continue
-    if (queuePair.job !== lane.job) continue
-    const number = u32[word + acknowledgementRow.word.sourceNumber]!
-    const generation = u32[word + acknowledgementRow.word.sourceGeneration]!
-    const flow = queuePair.connected ? queuePair.flow : (queuePair.flows.get(flowKey(lane.peer, number)) ?? null)
-    if (
-      !flow ||
-      flow.lane === null ||
-      flow.peer !== lane.peer ||
-      flow.remoteNumber !== number ||
-      flow.remoteGeneration !== generation
-    )
-      continue
-    takeNews(
-      engine,
-      flow,
-      u32[word + acknowledgementRow.word.delivered]! | 0,
-      u32[word + acknowledgementRow.word.receiveLimit]! | 0,
-    )
-  }
-  return true
-}
-
 function takeEager(
   engine: Engine,
   lane: Lane,
@@ -356,6 +306,23 @@ function takeEager(
     engine.counters[MESSAGES_RECEIVED]!++
     engine.counters[BYTES_RECEIVED]! += receive.byteLength
   }
+  return true
+}
+
+/** A whole message of a row, as if it had come alone: `flow` is null when the queue pair that the row is for is gone. */
+export function takeWhole(
+  engine: Engine,
+  lane: Lane,
+  flow: Flow | null,
+  at: number,
+  sequence: number,
+  flags: number,
+  payload: number,
+  byteLength: number,
+): boolean {
+  if (flow !== null) return takeEager(engine, lane, flow, sequence, flags, 0, 0, payload, byteLength)
+  engine.counters[STALE]!++
+  engine.answerStale(lane, header(lane, at), sequence, false)
   return true
 }
 

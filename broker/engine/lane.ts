@@ -381,6 +381,18 @@ export class Lane {
     return this.#openFrame >= 0 || this.#open(tier)
   }
 
+  /** Whether so many bytes fit behind what stands in the open frame. */
+  hasRoom(byteLength: number): boolean {
+    return this.#openFrame >= 0 && this.#openUsed + align8(byteLength) <= this.frameByteLength
+  }
+
+  /** Takes them for what stands there last; their byte offset. */
+  takeMore(byteLength: number): number {
+    const offset = this.#openBase + this.#openUsed
+    this.#openUsed += align8(byteLength)
+    return offset
+  }
+
   /** The room that was made, for a message that is more than an acknowledgement. */
   takeRoom(payloadByteLength: number): number {
     const offset = this.#openBase + this.#openUsed

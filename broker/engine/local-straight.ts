@@ -62,8 +62,6 @@ export function copyStraight(engine: Engine, flow: Flow, most: number): number {
       entry.offset,
       byteLength,
       sequence,
-      false,
-      0,
       (flags & workRequestFlag.solicited) !== 0,
     )
     flow.highestSent = sequence

@@ -5,15 +5,10 @@ import type { Flow } from './flow.js'
  * Sequence up to which this flow tells its peer "delivered". A message that arrived but failed is told by a message of its own first, so
  * the number stays below the first untold failure, however far completions have come.
  */
-export function tellableDelivered(flow: Flow): number {
+export function tellDelivered(flow: Flow): number {
   const failed = flow.failedSequences.length > 0
   const before = failed ? (flow.failedSequences[0]! - 1) | 0 : flow.lastDelivered
-  return ((before - flow.lastDelivered) | 0) < 0 ? before : flow.lastDelivered
-}
-
-/** The same, for a message that goes now. */
-export function tellDelivered(flow: Flow): number {
-  const told = tellableDelivered(flow)
+  const told = ((before - flow.lastDelivered) | 0) < 0 ? before : flow.lastDelivered
   flow.acknowledgementDue = told !== flow.lastDelivered
   return told
 }

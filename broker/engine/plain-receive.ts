@@ -20,8 +20,7 @@ import type { EngineQueuePair } from './queue-pair.js'
 
 const WORD = receiveSlot.word
 const RESULT_LENGTH = WORD.byteLength >>> 1
-const WITHOUT_IMMEDIATE = packOperation(opcode.receive, 0, 1)
-const WITH_IMMEDIATE = packOperation(opcode.receiveWithImmediate, 0, 1)
+const RECEIVED = packOperation(opcode.receive, 0, 1)
 
 export class PlainReceive {
   readonly #entry = new OnlyEntry()
@@ -46,8 +45,6 @@ export class PlainReceive {
     sourceOffset: number,
     byteLength: number,
     sequence: number,
-    hasImmediate: boolean,
-    immediate: number,
     solicited: boolean,
   ): void {
     const { queuePair } = flow
@@ -62,8 +59,8 @@ export class PlainReceive {
     const { i32 } = memory
     i32[word + WORD.status] = status.success
     memory.f64[(word >>> 1) + RESULT_LENGTH] = byteLength
-    i32[word + WORD.operation] = hasImmediate ? WITH_IMMEDIATE : WITHOUT_IMMEDIATE
-    i32[word + WORD.immediate] = immediate
+    i32[word + WORD.operation] = RECEIVED
+    i32[word + WORD.immediate] = 0
     i32[word + WORD.sourceNode] = flow.peer
     i32[word + WORD.sourceNumber] = flow.remoteNumber
     i32[word + WORD.sourceGeneration] = flow.remoteGeneration

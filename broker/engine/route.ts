@@ -18,51 +18,23 @@ export function writeRoute(
   immediate: number,
   segmentOffset: number,
 ): void {
-  const word = begin(lane, offset, type, flags, payloadByteLength, flow, sequence)
-  const { i32 } = lane.memory
-  i32[word + WORD.immediate] = immediate
-  i32[word + WORD.delivered] = tellDelivered(flow)
-  i32[word + WORD.receiveLimit] = tellLimit(flow)
-  i32[word + WORD.segmentOffset] = segmentOffset
-}
-
-/** The same for a whole eager message of a row for which the news were looked up once. */
-export function writeEager(
-  lane: Lane,
-  offset: number,
-  flags: number,
-  payloadByteLength: number,
-  flow: Flow,
-  sequence: number,
-  delivered: number,
-  receiveLimit: number,
-): void {
-  const word = begin(lane, offset, messageType.eager, flags, payloadByteLength, flow, sequence)
-  const { i32 } = lane.memory
-  i32[word + WORD.immediate] = 0
-  i32[word + WORD.delivered] = delivered
-  i32[word + WORD.receiveLimit] = receiveLimit
-  i32[word + WORD.segmentOffset] = 0
-}
-
-function begin(
-  lane: Lane,
-  offset: number,
-  type: number,
-  flags: number,
-  payloadByteLength: number,
-  flow: Flow,
-  sequence: number,
-): number {
   const { i32 } = lane.memory
   const word = offset >>> 2
   flow.frameStamp = lane.frameStamp
-  if (type === messageType.eager || type === messageType.atomic) lane.pace.smallMessages++
+  if (type === messageType.eager || type === messageType.row || type === messageType.atomic) lane.pace.smallMessages++
   i32[word + WORD.kind] = packKind(type, flags, routeHeader.byteLength + payloadByteLength)
+  i32[word + WORD.immediate] = immediate
   i32[word + WORD.destinationNumber] = flow.remoteNumber
   i32[word + WORD.destinationGeneration] = flow.remoteGeneration
   i32[word + WORD.sourceNumber] = flow.queuePair.number
   i32[word + WORD.sourceGeneration] = flow.queuePair.generation
   i32[word + WORD.sequence] = sequence
-  return word
+  i32[word + WORD.delivered] = tellDelivered(flow)
+  i32[word + WORD.receiveLimit] = tellLimit(flow)
+  i32[word + WORD.segmentOffset] = segmentOffset
+}
+
+/** The same in front of a row of messages that take `byteLength` bytes, each with its own sequence. */
+export function writeRowRoute(lane: Lane, offset: number, byteLength: number, flow: Flow): void {
+  writeRoute(lane, offset, messageType.row, 0, byteLength, flow, 0, 0, 0)
 }

@@ -1,84 +1,61 @@
 /**
- * Small messages of one flow in a row, as frames mostly hold them: what holds for the whole row is looked at once, and each message goes from
- * the frame to its receive and to its completion without waiting anywhere. Whatever is not plainly possible is left to `dispatch.ts`, which
- * also knows why.
+ * Rows: small messages of one flow behind one header, as streams have them. What holds for the whole row is looked at once, and each message
+ * goes from the frame to its receive and to its completion without waiting anywhere. A message that cannot is handled as if it had come alone.
  */
 import { counterIndex } from '../../protocol/node-file.js'
-import { kindFlags, kindLength, kindType, messageFlag, messageType, routeHeader } from '../../protocol/wire.js'
-import { findFlow, takeNews } from './dispatch.js'
+import { kindFlags, kindLength, messageFlag, routeHeader, rowEntry } from '../../protocol/wire.js'
+import { findFlow, takeWhole } from './dispatch.js'
 import type { Engine } from './engine.js'
 import { tallyReceived } from './finish.js'
 import type { Flow } from './flow.js'
+import { takeNews } from './heard-news.js'
 import type { Lane } from './lane.js'
 import { PlainReceive } from './plain-receive.js'
 
 const ROUTE_BYTES = routeHeader.byteLength
-const WORD = routeHeader.word
+const ENTRY_BYTES = rowEntry.byteLength
+const ROUTE = routeHeader.word
+const WORD = rowEntry.word
 const MESSAGES_RECEIVED = counterIndex['messages-received']
 const BYTES_RECEIVED = counterIndex['bytes-received']
 /** One for the thread: it is found and filled without anything in between. */
 const posted = new PlainReceive()
 
-/** Takes messages from offset `from` of the lane's memory on, at most up to `end`; the offset of the first that was not taken. */
-export function takeRow(engine: Engine, lane: Lane, from: number, end: number): number {
-  const flow = findFlow(engine, lane, from, false)
-  if (flow === null || !isOpen(flow)) return from
+/** Takes the row at `at` of the lane's memory; false: the peer broke the protocol. */
+export function takeRow(engine: Engine, lane: Lane, at: number, payloadByteLength: number): boolean {
+  const flow = findFlow(engine, lane, at, false)
   const { i32 } = lane.memory
-  let at = from
+  if (flow !== null) {
+    if (!flow.connected) return false
+    const word = at >>> 2
+    if (!flow.suspended) takeNews(engine, flow, i32[word + ROUTE.delivered]!, i32[word + ROUTE.receiveLimit]!)
+  }
+  const end = at + ROUTE_BYTES + payloadByteLength
   let messages = 0
   let bytes = 0
-  let delivered = 0
-  let limit = 0
-  while (end - at >= ROUTE_BYTES) {
-    const word = at >>> 2
-    const length = kindLength(i32[word + WORD.kind]!)
-    if (length < ROUTE_BYTES || at + length > end) break
-    if (!isOf(flow, lane, word) || !receive(engine, flow, lane, at, length - ROUTE_BYTES)) break
-    delivered = i32[word + WORD.delivered]!
-    limit = i32[word + WORD.receiveLimit]!
-    bytes += length - ROUTE_BYTES
-    messages++
-    at += (length + 7) & ~7
+  for (let entry = at + ROUTE_BYTES; entry < end; ) {
+    if (end - entry < ENTRY_BYTES) return false
+    const kind = i32[(entry >>> 2) + WORD.kind]!
+    const sequence = i32[(entry >>> 2) + WORD.sequence]!
+    const byteLength = kindLength(kind)
+    const flags = kindFlags(kind)
+    const payload = entry + ENTRY_BYTES
+    if (payload + byteLength > end || (flags & ~messageFlag.solicited) !== 0) return false
+    entry = payload + ((byteLength + 7) & ~7)
+    if (flow !== null && isOpen(flow, sequence) && posted.find(engine, flow.queuePair, byteLength)) {
+      posted.fill(engine, flow, lane.memory, payload, byteLength, sequence, flags !== 0)
+      bytes += byteLength
+      messages++
+    } else if (!takeWhole(engine, lane, flow, at, sequence, flags, payload, byteLength)) return false
   }
-  if (messages > 0) tell(engine, flow, lane, messages, bytes)
-  if (messages > 0) takeNews(engine, flow, delivered, limit)
-  return at
-}
-
-/** Nothing of the flow is on its way to a receive, and nothing keeps it back. */
-function isOpen({ connected, suspended, inboundStarted, assembling, inbound, parked, queuePair }: Flow): boolean {
-  if (!connected || suspended || parked || !inboundStarted || assembling !== null) return false
-  return inbound.size === 0 && !queuePair.ending
-}
-
-/** A whole eager message of this very flow that was not accepted before. */
-function isOf(flow: Flow, lane: Lane, word: number): boolean {
-  const { i32, u32 } = lane.memory
-  const kind = i32[word + WORD.kind]!
-  return (
-    kindType(kind) === messageType.eager &&
-    (kindFlags(kind) & messageFlag.more) === 0 &&
-    i32[word + WORD.segmentOffset] === 0 &&
-    u32[word + WORD.destinationNumber] === flow.queuePair.number &&
-    u32[word + WORD.destinationGeneration] === flow.queuePair.generation &&
-    u32[word + WORD.sourceNumber] === flow.remoteNumber &&
-    u32[word + WORD.sourceGeneration] === flow.remoteGeneration &&
-    ((i32[word + WORD.sequence]! - flow.accepted) | 0) > 0
-  )
-}
-
-/** Fills the oldest posted receive and commits it; false: it is not there, or not plainly fit. */
-function receive(engine: Engine, flow: Flow, lane: Lane, at: number, byteLength: number): boolean {
-  if (!posted.find(engine, flow.queuePair, byteLength)) return false
-  const { i32 } = lane.memory
-  const word = at >>> 2
-  const flags = kindFlags(i32[word + WORD.kind]!)
-  const hasImmediate = (flags & messageFlag.hasImmediate) !== 0
-  const solicited = (flags & messageFlag.solicited) !== 0
-  const immediate = hasImmediate ? i32[word + WORD.immediate]! : 0
-  const sequence = i32[word + WORD.sequence]!
-  posted.fill(engine, flow, lane.memory, at + ROUTE_BYTES, byteLength, sequence, hasImmediate, immediate, solicited)
+  if (messages > 0) tell(engine, flow!, lane, messages, bytes)
   return true
+}
+
+/** A message that was not accepted before, nothing of its flow is on its way to a receive, and nothing keeps the flow back. */
+function isOpen(flow: Flow, sequence: number): boolean {
+  if (flow.suspended || !flow.inboundStarted || flow.assembling !== null || flow.inbound.size > 0) return false
+  return !flow.queuePair.ending && ((sequence - flow.accepted) | 0) > 0
 }
 
 /** The peer will hear of them, and whoever waits for their completions. */

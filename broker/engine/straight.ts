@@ -10,10 +10,9 @@ import { copyBytes } from '../../shm/copy.js'
 import { claimedToPosted } from '../../shm/slot-state.js'
 import type { Engine } from './engine.js'
 import type { Flow } from './flow.js'
-import { creditTier, type Lane } from './lane.js'
-import { tellableDelivered, tellDelivered, tellLimit } from './news.js'
+import type { Lane } from './lane.js'
 import { OnlyEntry } from './only-entry.js'
-import { writeEager } from './route.js'
+import { ENTRY_BYTES, RowWriter } from './row-writer.js'
 import { mayRun, tallySends } from './run.js'
 
 /** A send with one entry, whatever it asks of its completion: the operation word without those bits. */
@@ -21,6 +20,7 @@ export const PLAIN_SEND = packOperation(opcode.send, 0, 1)
 export const PLAIN_MASK = ~packOperation(0, workRequestFlag.signaled | workRequestFlag.solicited, 0)
 /** One for the thread: it is read and used without anything in between. */
 const entry = new OnlyEntry()
+const row = new RowWriter()
 
 /** Takes up to `most` of the ring's committed entries, and moves its head over them; how many. */
 export function sendStraight(engine: Engine, flow: Flow, lane: Lane, most: number): number {
@@ -28,10 +28,9 @@ export function sendStraight(engine: Engine, flow: Flow, lane: Lane, most: numbe
   const { queuePair } = flow
   const { sendRing: ring, words, sendsTaken } = queuePair
   const { i32 } = queuePair.memory
-  const { payloadCapacity, shared } = lane
+  const { shared } = lane
+  const longest = lane.payloadCapacity - ENTRY_BYTES
   const budget = Math.min(most, (flow.receiveLimit - flow.messagesSent) | 0)
-  const delivered = tellableDelivered(flow)
-  const { limit } = flow
   const first = ring.position
   let count = 0
   let sent = 0
@@ -43,7 +42,7 @@ export function sendStraight(engine: Engine, flow: Flow, lane: Lane, most: numbe
     const operation = i32[word + sendSlot.word.operation]!
     if ((operation & PLAIN_MASK) !== PLAIN_SEND || !entry.read(engine, queuePair, word + sendSlot.word.entries)) break
     const { region, offset, byteLength } = entry
-    if (byteLength > payloadCapacity || !lane.makeRoom(byteLength, creditTier.data)) break
+    if (byteLength > longest || !row.makeRoom(lane, flow, byteLength)) break
     const generation = i32[word + sendSlot.word.generation]! & 0xfffffff
     const position = (first + count) | 0
     // Before the state says posted: only a successor broker reads them.
@@ -60,23 +59,23 @@ export function sendStraight(engine: Engine, flow: Flow, lane: Lane, most: numbe
     request.leaveAtOnce(flow, (position + 1) | 0, shared, lane.lastSequence)
     region.uses++
     const solicited = (request.flags & workRequestFlag.solicited) !== 0 ? messageFlag.solicited : 0
-    const at = lane.takeRoom(byteLength)
-    writeEager(lane, at, solicited, byteLength, flow, request.sequence, delivered, limit)
-    copyBytes(lane.memory, lane.payloadOffset(at), region.memory, offset, byteLength)
+    const at = row.add(lane, solicited, byteLength, request.sequence)
+    copyBytes(lane.memory, at, region.memory, offset, byteLength)
     flow.inFlight.push(request)
     bytes += byteLength
     sent++
   }
   if (count > 0) ring.advance(count)
-  if (sent === 0) return count
-  const latest = flow.inFlight.tail!
-  flow.beginOutbound(flow.inFlight.head!.sequence)
-  flow.highestSent = latest.sequence
-  tellDelivered(flow)
-  tellLimit(flow)
-  tallySends(engine, flow, sent, bytes)
-  engine.markBusy(lane)
+  if (sent > 0) tell(engine, flow, lane, sent, bytes)
   return count
+}
+
+function tell(engine: Engine, flow: Flow, lane: Lane, messages: number, bytes: number): void {
+  row.end(lane, flow)
+  flow.beginOutbound(flow.inFlight.head!.sequence)
+  flow.highestSent = flow.inFlight.tail!.sequence
+  tallySends(engine, flow, messages, bytes)
+  engine.markBusy(lane)
 }
 
 /** Nothing of the flow waits, nothing keeps it back, and nobody else waits for the lane's frames. */
