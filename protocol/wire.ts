@@ -191,6 +191,7 @@ export const resolvedExtension = layout('resolved-extension', {
 export const wireLayouts = [
   laneHeader,
   routeHeader,
+  rowEntry,
   grantSegment,
   lengthExtension,
   acknowledgementRow,

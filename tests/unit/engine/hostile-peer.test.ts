@@ -75,6 +75,11 @@ function forge(choices: Choices, lane: Lane, offset: number): number {
     for (let word = at / 8 + 5; word < Math.floor((at + length) / 8); word++)
       if (choices.chance(4)) f64[word] = choices.pick(LENGTHS)
     const type = choices.below(Object.keys(messageType).length + 3)
+    if (type === messageType.row && payload > 8 && !choices.chance(4)) {
+      const entry = (at + routeHeader.byteLength) / 4
+      u32[entry] = packKind(0, choices.below(2), choices.pick([0, 8, payload - 8, payload - 8]))
+      u32[entry + 1] = choices.below(40)
+    }
     const told = choices.chance(30) ? choices.below(70_000) & 0xffff : length
     u32[(at + routeHeader.offset.kind) / 4] = packKind(type, choices.below(32), told)
     // Most routes name queue pairs that exist on both sides.
