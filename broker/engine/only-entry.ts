@@ -2,7 +2,7 @@
 import { scatterGatherEntry } from '../../protocol/queue-pair-segment.js'
 import type { Engine } from './engine.js'
 import type { EngineQueuePair } from './queue-pair.js'
-import { type Region, within } from './region.js'
+import type { Region } from './region.js'
 
 const KEY = scatterGatherEntry.word.key >>> 1
 const OFFSET = scatterGatherEntry.word.offset
@@ -24,7 +24,8 @@ export class OnlyEntry {
     if (byteLength === 0) return false
     const offset = memory.u32[word + OFFSET]!
     const region = engine.regions.find(memory.f64[(word >>> 1) + KEY]!, job)
-    if (region === null || !within(region, offset, byteLength)) return false
+    // Both are whole numbers of 32 bits, so their sum is exact.
+    if (region === null || offset + byteLength > region.byteLength) return false
     this.#region = region
     this.offset = offset
     this.byteLength = byteLength
