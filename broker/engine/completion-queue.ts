@@ -21,8 +21,11 @@ const ARMED_LEAF = completionQueueHeader.word.armedLeaf
 const SOLICITED_LEAF = completionQueueHeader.word.solicitedLeaf
 const ENTRY_WORDS = completionEntry.byteLength / 4
 const ROOT_WORDS = 2
-/** Completions for one wake-up, from which on it pays to wait for more. */
+/** Requests that ended for one wake-up, from which on it pays to wait for more, and how many of them are enough. */
 const STREAM = 8
+const ENOUGH = 128
+/** The longest such wait. */
+const WAIT_MS = 0.25
 
 /** Whose completion it is; `unpublished` counts those that found no room yet. */
 export interface Completer {
@@ -47,7 +50,8 @@ export class EngineCompletionQueue {
   /** Queue pairs that complete here. */
   users = 0
   failed = false
-  completions = 0
+  /** Requests that ended here, also those that asked for no completion. */
+  ended = 0
   readonly #words: Words
   readonly #entries: number
   readonly #waiting: Waiting[] = []
@@ -58,8 +62,9 @@ export class EngineCompletionQueue {
   /** On the engine's list of rings to publish, and of those whose waiters are to be woken. */
   queued = false
   unrung = false
-  rungMs = Number.NEGATIVE_INFINITY
-  /** Completions when waiters were last woken, and how many there had been since the time before. */
+  /** When it came onto the latter. */
+  unrungMs = 0
+  /** How many had ended when waiters were last woken, and since the time before. */
   #rungAt = 0
   #lastBurst = 0
 
@@ -103,7 +108,7 @@ export class EngineCompletionQueue {
     this.#words.put(at + 1, generation)
     this.#tail = (this.#tail + 1) | 0
     this.#urgent ||= urgent
-    this.completions++
+    this.ended++
   }
 
   /** The head is a hint written by clients: a value that cannot be is taken as "no room", never as room; an old one is too little room. */
@@ -138,18 +143,21 @@ export class EngineCompletionQueue {
     this.#words.store(TAIL, this.#published)
   }
 
-  /** The last wake-up was for many completions: the next ones had better come together as well. */
-  get isStream(): boolean {
-    return this.#lastBurst >= STREAM
+  /** The last wake-up was for many completions: the next ones had better come together as well, if they come soon. */
+  awaitsMore(nowMs: number): boolean {
+    const isStream = this.#lastBurst >= STREAM && this.ended - this.#rungAt < ENOUGH
+    return isStream && nowMs - this.unrungMs < WAIT_MS
   }
 
   /** Wakes whoever is armed. Returns how many were rung. */
   ringPublished(ring: (member: number) => void): number {
-    this.#lastBurst = this.completions - this.#rungAt
-    this.#rungAt = this.completions
     let rung = this.#ringArmed(ARMED_ROOT, ARMED_LEAF, ring)
     if (this.#urgent) rung += this.#ringArmed(SOLICITED_ROOT, SOLICITED_LEAF, ring)
     this.#urgent = false
+    if (rung > 0) {
+      this.#lastBurst = this.ended - this.#rungAt
+      this.#rungAt = this.ended
+    }
     return rung
   }
 

@@ -43,8 +43,8 @@ const COMPLETIONS = counterIndex.completions
 const WANT_ROOM = queuePairHeader.word.wantRoom
 /** Turns without work after which news are told: an answer that could have carried them would have come by then. */
 const QUIET_TURNS = 6
-/** A woken process takes this long to drain what it was woken for. */
-const WAKE_PAUSE_MS = 0.05
+/** Turns without work after which the core was given to others once. */
+const AGAIN_TURNS = 2
 /** Messages of a turn up to which it is no stream: streams go best in long turns. */
 const FEW = 32
 
@@ -167,7 +167,7 @@ export class Engine {
     work += takeCompletions(this)
     work += this.#closures()
     work += this.#publish()
-    this.#wake(work === 0)
+    this.#wake(work === 0 && idleTurns >= AGAIN_TURNS)
     const moved = this.messagesStarted + this.counters[COMPLETIONS]! - before
     this.expectsAnswers = this.#woke && local === 0 && moved <= FEW
     return work
@@ -327,7 +327,10 @@ export class Engine {
       const queue = this.#dirtyQueues[index]!
       queue.queued = false
       queue.publish()
-      if (!queue.unrung) this.#unrungQueues.push(queue)
+      if (!queue.unrung) {
+        this.#unrungQueues.push(queue)
+        queue.unrungMs = this.nowMs
+      }
       queue.unrung = true
       if (queue.backlog > 0) this.#fullQueues.add(queue)
     }
@@ -336,18 +339,17 @@ export class Engine {
   }
 
   /**
-   * Wakes whoever is armed: at once for single completions, else not more often than a waiter can be woken with profit; a stream of
-   * completions then wakes it for many. A turn that found nothing wakes for all that is left.
+   * Wakes whoever is armed: at once for single completions. A stream waits until there are enough to be worth it, or nothing happens any
+   * more, although others had the core meanwhile.
    */
   #wake(nothingElse: boolean): void {
     for (let left = this.#unrungQueues.length; left > 0; left--) {
       const queue = this.#unrungQueues.shift()!
-      if (!nothingElse && queue.isStream && this.nowMs - queue.rungMs < WAKE_PAUSE_MS) {
+      if (!nothingElse && queue.awaitsMore(this.nowMs)) {
         this.#unrungQueues.push(queue)
         continue
       }
       queue.unrung = false
-      queue.rungMs = this.nowMs
       this.#ringJob = queue.job
       if (queue.ringPublished(this.#ring) > 0) this.#woke = true
     }

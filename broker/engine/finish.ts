@@ -152,7 +152,10 @@ function commitSend(engine: Engine, request: SendRequest): void {
     engine.corrupt(queuePair, 'a send slot changed before its completion')
     return
   }
-  if (silent) return
+  if (silent) {
+    queuePair.sendQueue.ended++
+    return
+  }
   queuePair.sendQueue.push(queuePair, side.send, request.slot, request.generation, request.status !== status.success)
   engine.touchQueue(queuePair.sendQueue)
 }

@@ -94,6 +94,7 @@ function commit(
   const { words, memory, sendQueue } = queuePair
   if (!signaled) {
     if (!postedToFree(words, word, generation)) engine.corrupt(queuePair, 'a send slot changed before its completion')
+    sendQueue.ended++
     return
   }
   memory.i32[word + WORD.status] = status.success

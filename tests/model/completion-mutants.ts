@@ -124,8 +124,8 @@ export const completionMutants: readonly Mutant[] = [
       ),
       change(
         FINISH,
-        '  if (silent) return\n  queuePair.sendQueue.push(queuePair, side.send, request.slot, request.generation, request.status !== status.success)\n',
-        '  if (silent) return\n',
+        '  queuePair.sendQueue.push(queuePair, side.send, request.slot, request.generation, request.status !== status.success)\n',
+        '',
       ),
     ],
     scenario: polled,
@@ -153,8 +153,8 @@ export const completionMutants: readonly Mutant[] = [
       ),
       change(
         'broker/engine/completion-queue.ts',
-        '    this.#urgent = false\n    return rung\n',
-        '    this.#urgent = false\n    this.#words.store(TAIL, this.#published)\n    return rung\n',
+        '    this.#urgent = false\n',
+        '    this.#urgent = false\n    this.#words.store(TAIL, this.#published)\n',
       ),
     ],
     scenario: waited,
