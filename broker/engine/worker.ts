@@ -2,7 +2,7 @@
  * The engine's thread: opens the device, turns the duty cycle, takes commands between turns. It returns to its event loop only while a
  * command waits for its answer, so that the handler's promises go on.
  */
-import { setFlagsFromString } from 'node:v8'
+import './compiler.js'
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { counterIndex, nodeFileHeader } from '../../protocol/node-file.js'
 import { clock } from '../../shm/libc.js'
@@ -20,12 +20,6 @@ import { TableWriter } from './table-writer.js'
 const COMMAND_TURNS = 16
 /** Tables that inspection reads are refreshed this often. */
 const TABLES_MS = 100
-
-/**
- * The path of a message is made of many small functions, more than the compiler's limit lets it put into one: a tenth of the time of a
- * message went into calls. Read whenever something is compiled, so nothing of it may run before; it changes nothing else.
- */
-setFlagsFromString('--max-inlined-bytecode-size-cumulative=3000')
 
 const port = parentPort!
 /** By a port of its own: what arrives at `port` is only ever taken between turns. */

@@ -6,6 +6,7 @@
  *   node --import=./broker/typescript.js tests/bench/engine.ts [--only send] [--slots 2048] [--lists 16,256] [--local]
  */
 import { parseArgs } from 'node:util'
+import '../../broker/engine/compiler.js'
 import {
   completionEntry,
   completionQueueGeometry,
