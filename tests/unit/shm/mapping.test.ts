@@ -153,7 +153,8 @@ test.serial('many mappings leave no descriptor and no address range behind', asy
   const ranges = (): number => readFileSync('/proc/self/maps', 'utf8').split('\n').length
   const [descriptors, before] = [openDescriptors(), ranges()]
   for (let round = 0; round < 300; round++) Mapping.create(`round ${round}`, 3 * 4096).close()
-  t.is(openDescriptors(), descriptors)
+  // Another thread of this process may have a file open for a moment.
+  await until('the descriptors to be closed', () => openDescriptors() <= descriptors)
   await until('the ranges to be unmapped', () => {
     collect()
     return ranges() < before + 30
