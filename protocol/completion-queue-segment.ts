@@ -11,6 +11,7 @@
  * slot. Publishing an entry twice is harmless. A full ring is back-pressure: completions wait in their slots.
  */
 import { cacheLine, gap, layout, u32, word } from '../shm/layout.js'
+import { ringCapacity } from '../shm/reference-ring.js'
 
 export const completionQueueMagic = 0x63717331
 
@@ -56,7 +57,7 @@ export interface CompletionQueueGeometry {
 }
 
 export function completionQueueGeometry(capacity: number): CompletionQueueGeometry {
-  const rounded = 2 ** Math.ceil(Math.log2(Math.max(2, capacity)))
+  const rounded = ringCapacity(Math.max(2, capacity))
   const entriesOffset = completionQueueHeader.byteLength
   return { capacity: rounded, entriesOffset, byteLength: entriesOffset + rounded * completionEntry.byteLength }
 }

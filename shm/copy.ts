@@ -18,6 +18,8 @@ import type { Memory } from './memory.js'
  */
 const WORD_LOOP_BYTES = 1024
 const BYTE_LOOP_BYTES = 16
+/** Offsets up to here are counted as integers; a division by 8 makes them floating-point numbers, and each word of a loop costs ten times as much. */
+const WORD_LOOP_OFFSET = 0x7fffffff
 const SLOW_PIECE_BYTES = 2048
 const PAGE_MASK = 4095
 
@@ -30,7 +32,7 @@ export function copyBytes(
 ): void {
   checkRange(destination, destinationOffset, byteLength)
   checkRange(source, sourceOffset, byteLength)
-  if (byteLength <= WORD_LOOP_BYTES && ((destinationOffset | sourceOffset) & 7) === 0) {
+  if (goesByWords(destinationOffset, sourceOffset, byteLength)) {
     copyWords(destination, destinationOffset, source, sourceOffset, byteLength)
   } else if (byteLength <= BYTE_LOOP_BYTES) {
     copyEach(destination, destinationOffset, source, sourceOffset, byteLength)
@@ -53,7 +55,7 @@ export function copyInOrder(
   checkRange(destination, destinationOffset, byteLength)
   checkRange(source, sourceOffset, byteLength)
   // The loop of words runs upwards: its last store is the last already.
-  if (byteLength <= WORD_LOOP_BYTES && ((destinationOffset | sourceOffset) & 7) === 0) {
+  if (goesByWords(destinationOffset, sourceOffset, byteLength)) {
     copyWords(destination, destinationOffset, source, sourceOffset, byteLength)
     return
   }
@@ -66,7 +68,17 @@ export function copyInOrder(
 function checkRange(memory: Memory, offset: number, byteLength: number): void {
   // Written so that NaN fails too.
   if (offset >= 0 && byteLength >= 0 && offset + byteLength <= memory.byteLength) return
+  refuse(memory, offset, byteLength)
+}
+
+/** By itself: within the check, the compiler makes the text for every copy, also for those that are in range. */
+function refuse(memory: Memory, offset: number, byteLength: number): never {
   throw new ShmError('out-of-bounds', `${byteLength} bytes at ${offset} of ${memory.byteLength}`)
+}
+
+function goesByWords(destinationOffset: number, sourceOffset: number, byteLength: number): boolean {
+  if (byteLength > WORD_LOOP_BYTES || ((destinationOffset | sourceOffset) & 7) !== 0) return false
+  return destinationOffset <= WORD_LOOP_OFFSET && sourceOffset <= WORD_LOOP_OFFSET
 }
 
 function copyWords(
@@ -79,8 +91,8 @@ function copyWords(
   const to = destination.i64
   const from = source.i64
   const words = byteLength >>> 3
-  let target = destinationOffset / 8
-  let origin = sourceOffset / 8
+  let target = destinationOffset >>> 3
+  let origin = sourceOffset >>> 3
   const end = target + words
   // Four at a time: a third faster than one at a time.
   for (; target + 4 <= end; target += 4, origin += 4) {

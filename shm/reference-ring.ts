@@ -45,7 +45,8 @@ export const CORRUPT = -2
 
 /** Smallest capacity for a number of slots. */
 export function ringCapacity(slotCount: number): number {
-  return 2 ** Math.ceil(Math.log2(Math.max(slotCount, 1)))
+  // An integer: what a power gives is kept as a floating-point number, and so would be all that is computed with it.
+  return (2 ** Math.ceil(Math.log2(Math.max(slotCount, 1)))) | 0
 }
 
 export function ringByteLength(capacity: number): number {

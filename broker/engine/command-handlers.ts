@@ -263,7 +263,7 @@ export const handlers: Handlers = {
     const region = engine.regions.get(number)
     if (!region || region.generation !== generation) return null
     if (!region.removal) {
-      region.open = false
+      engine.regions.close(region)
       region.removal = removeRegion(engine, region)
     }
     await region.removal

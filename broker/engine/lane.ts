@@ -14,6 +14,7 @@ import { limits } from '../../protocol/limits.js'
 import type { LaneParameters } from '../../protocol/link.js'
 import { laneHeader, messageType, packKind, routeHeader } from '../../protocol/wire.js'
 import type { Memory } from '../../shm/memory.js'
+import { ringCapacity } from '../../shm/reference-ring.js'
 import {
   type ProviderQueuePair,
   type RegisteredMemory,
@@ -201,7 +202,7 @@ export class Lane {
     this.receiveBatch = new WorkRequestBatch(this.bounceCount, this.bounceCount)
     this.#freeFrames = Int32Array.from({ length: this.frameCount }, (_, frame) => frame)
     this.#freeFrameCount = this.frameCount
-    const ledgerSize = 2 ** Math.ceil(Math.log2(this.sendDepth + 1))
+    const ledgerSize = ringCapacity(this.sendDepth + 1)
     this.#ledgerMask = ledgerSize - 1
     this.#ledgerKind = new Uint8Array(ledgerSize)
     this.#ledgerFrame = new Int32Array(ledgerSize)

@@ -64,10 +64,11 @@ export class EngineQueuePair {
 
   /** Send slots that were taken from the ring and have no verdict yet. */
   readonly sendsTaken: Uint8Array
-  readonly #idleSends: SendRequest[] = []
+  /** Records that nobody uses, linked through themselves; those used lately first. */
+  #idleSend: SendRequest | null = null
   readonly receives: PostedReceives
   /** Records of receives, for those that messages are being matched to. */
-  readonly #idleReceives: ReceiveRequest[] = []
+  #idleReceive: ReceiveRequest | null = null
   /** Receives taken from the ring since the queue pair began; the peer's limit. */
   receivesTaken = 0
 
@@ -145,7 +146,8 @@ export class EngineQueuePair {
 
   /** A record for a send slot that was taken from the ring. */
   sendRequest(slot: number): SendRequest {
-    const request = this.#idleSends.pop() ?? new SendRequest(this)
+    const request = this.#idleSend ?? new SendRequest(this)
+    this.#idleSend = request.next
     this.sendsTaken[slot] = 1
     request.begin(slot, this.sendSlotWord(slot))
     return request
@@ -154,12 +156,14 @@ export class EngineQueuePair {
   /** Its verdict was told; nothing refers to the record any more. */
   endSend(request: SendRequest): void {
     this.sendsTaken[request.slot] = 0
-    this.#idleSends.push(request)
+    request.next = this.#idleSend
+    this.#idleSend = request
   }
 
   /** A record for a receive that is matched to a message now: one that was used lately, so that it is in the caches. */
   receiveRequest(slot: number): ReceiveRequest {
-    const receive = this.#idleReceives.pop() ?? new ReceiveRequest(this)
+    const receive = this.#idleReceive ?? new ReceiveRequest(this)
+    this.#idleReceive = receive.next
     receive.begin(slot, this.receiveSlotWord(slot), this.receives.generationOf(slot))
     return receive
   }
@@ -167,14 +171,19 @@ export class EngineQueuePair {
   /** Its outcome was told; nothing refers to the record any more. */
   endReceive(receive: ReceiveRequest): void {
     this.receives.end(receive.slot)
-    this.#idleReceives.push(receive)
+    this.#retire(receive)
+  }
+
+  #retire(receive: ReceiveRequest): void {
+    receive.next = this.#idleReceive
+    this.#idleReceive = receive
   }
 
   /** What was matched and not told waits for the next message; `inPlace`: among the others in posting order, else ahead of them. */
   returnReceives(receives: readonly ReceiveRequest[], inPlace: boolean): void {
     for (const receive of receives) {
       receive.unbind()
-      this.#idleReceives.push(receive)
+      this.#retire(receive)
     }
     if (inPlace) this.receives.giveBack(receives.map(({ slot }) => slot))
     else for (const { slot } of receives.toReversed()) this.receives.unshift(slot)

@@ -68,7 +68,7 @@ export class Region {
 
 export class RegionTable {
   readonly #rows: (Region | undefined)[] = []
-  /** Requests in a row mostly name one region, or two in turn; taking a key apart costs more than comparing it. */
+  /** Keys of open regions: requests in a row mostly name one, or two in turn; taking a key apart costs more than comparing it. */
   #lastKey = -1
   #last: Region | null = null
   #otherKey = -1
@@ -78,8 +78,18 @@ export class RegionTable {
     this.#rows[region.number] = region
   }
 
+  /** It refuses new uses from here on. */
+  close(region: Region): void {
+    region.open = false
+    this.#forgetKeys()
+  }
+
   delete(region: Region): void {
     if (this.#rows[region.number] === region) this.#rows[region.number] = undefined
+    this.#forgetKeys()
+  }
+
+  #forgetKeys(): void {
     this.#lastKey = -1
     this.#last = null
     this.#otherKey = -1
@@ -97,12 +107,12 @@ export class RegionTable {
   /** The open region a key of this job names; null for unknown, closed, stale and foreign keys alike. */
   find(key: number, job: number): Region | null {
     const region = key === this.#lastKey ? this.#last! : key === this.#otherKey ? this.#other! : this.#lookUp(key)
-    return region !== null && region.job === job && region.open ? region : null
+    return region !== null && region.job === job ? region : null
   }
 
   #lookUp(key: number): Region | null {
     const region = this.#rows[keySlot(key)]
-    if (region === undefined || region.generation !== keyGeneration(key)) return null
+    if (region === undefined || !region.open || region.generation !== keyGeneration(key)) return null
     this.#otherKey = this.#lastKey
     this.#other = this.#last
     this.#lastKey = key

@@ -298,8 +298,8 @@ export class RequestQueue<Item extends Linked<Item>> {
 
   push(item: Item): void {
     item.next = null
-    if (this.tail) this.tail.next = item
-    else this.head = item
+    if (this.tail === null) this.head = item
+    else this.tail.next = item
     this.tail = item
     this.size++
   }
@@ -314,11 +314,11 @@ export class RequestQueue<Item extends Linked<Item>> {
 
   shift(): Item | null {
     const item = this.head
-    if (!item) return null
+    if (item === null) return null
     this.head = item.next
     item.next = null
     this.size--
-    if (!this.head) this.#emptied()
+    if (this.head === null) this.#emptied()
     return item
   }
 

@@ -29,6 +29,8 @@ export function sendStraight(engine: Engine, flow: Flow, lane: Lane, most: numbe
   const { sendRing: ring, words, sendsTaken } = queuePair
   const { i32 } = queuePair.memory
   const { shared } = lane
+  // Names of lanes are unsigned; as an integer it is stored without a conversion each time.
+  const sharedWord = shared | 0
   const longest = lane.payloadCapacity - ENTRY_BYTES
   const budget = Math.min(most, (flow.receiveLimit - flow.messagesSent) | 0)
   const first = ring.position
@@ -47,7 +49,7 @@ export function sendStraight(engine: Engine, flow: Flow, lane: Lane, most: numbe
     const position = (first + count) | 0
     // Before the state says posted: only a successor broker reads them.
     i32[word + sendSlot.word.position] = position
-    i32[word + sendSlot.word.incarnation] = shared
+    i32[word + sendSlot.word.incarnation] = sharedWord
     i32[word + sendSlot.word.laneSequence] = lane.lastSequence
     // Not claimed any more: taken by a predecessor already, or a duplicate.
     if (!claimedToPosted(words, word, generation)) continue

@@ -5,8 +5,9 @@
  */
 
 import { type Status, status } from '../../protocol/statuses.js'
+import { ringCapacity } from '../../shm/reference-ring.js'
 import { type CompletionBatch, type ProviderCompletionQueue, receiveOpcode } from './provider.js'
-import { type Ledger, ringCapacity } from './soft-ledger.js'
+import type { Ledger } from './soft-ledger.js'
 
 /** What an error completion shows in fields that verbs leave undefined, when a test asks for it. */
 const POISON_OPCODE = 0xa5

@@ -7,6 +7,7 @@
  * A slot is free again when a completion at or after it has been *polled*, as on hardware: who never asks for a completion
  * fills the queue. Each field is a column, so that a request is a handful of stores into typed arrays.
  */
+import { ringCapacity } from '../../shm/reference-ring.js'
 import type { WorkRequestBatch } from './provider.js'
 
 export class Ledger {
@@ -64,11 +65,6 @@ export class Ledger {
       this.entryKey[base + entry] = batch.sgeKey[first + entry]!
     }
   }
-}
-
-/** The smallest power of two that is not below `depth`. */
-export function ringCapacity(depth: number): number {
-  return 2 ** Math.ceil(Math.log2(Math.max(depth, 1)))
 }
 
 /** Bytes that a batch's request names in all, or -1 when it names more than `limit` or has too many entries. */

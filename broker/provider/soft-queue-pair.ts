@@ -16,6 +16,7 @@
 import { type Status, status } from '../../protocol/statuses.js'
 import { copyBytes } from '../../shm/copy.js'
 import { EAGAIN, EINTR, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, memoryCopy } from '../../shm/libc.js'
+import { ringCapacity } from '../../shm/reference-ring.js'
 import {
   type ProviderQueuePair,
   type QueuePairAddress,
@@ -32,7 +33,7 @@ import type { Listed, SoftContext } from './soft-context.js'
 import type { QueuePairFaults } from './soft-faults.js'
 import { compareAddresses, type Greeting, isSameToken } from './soft-hello.js'
 import { Input } from './soft-input.js'
-import { requestByteLength, ringCapacity } from './soft-ledger.js'
+import { requestByteLength } from './soft-ledger.js'
 import { type LinkOwner, SoftLink } from './soft-link.js'
 import type { SoftRegion } from './soft-memory.js'
 import { OUTPUT_PLAN_BYTES, Output } from './soft-output.js'

@@ -16,10 +16,10 @@
 
 import { type Status, status } from '../../protocol/statuses.js'
 import { copyBytes } from '../../shm/copy.js'
+import { ringCapacity } from '../../shm/reference-ring.js'
 import type { ProviderCounters, ProviderEvent } from './provider.js'
 import type { SoftCompletionQueue } from './soft-completion-queue.js'
 import type { ExecutedRequest, QueuePairFaults } from './soft-faults.js'
-import { ringCapacity } from './soft-ledger.js'
 import type { MemoryTable, SoftRegion } from './soft-memory.js'
 import type { Output } from './soft-output.js'
 import type { Placement } from './soft-placement.js'

@@ -7,6 +7,8 @@
  * as request id, so the caller's own id, opcode and slot are known even where a completion says nothing else. Devices round
  * queues up; the ledger keeps to the depth that was asked for.
  */
+import { ringCapacity } from '../../shm/reference-ring.js'
+
 export class VerbsLedger {
   readonly depth: number
   readonly idLow: Uint32Array
@@ -18,7 +20,7 @@ export class VerbsLedger {
 
   constructor(depth: number) {
     this.depth = depth
-    const capacity = 2 ** Math.ceil(Math.log2(Math.max(2, depth)))
+    const capacity = ringCapacity(Math.max(2, depth))
     this.#mask = capacity - 1
     this.idLow = new Uint32Array(capacity)
     this.idHigh = new Uint32Array(capacity)
