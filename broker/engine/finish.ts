@@ -23,6 +23,8 @@ const BYTES_RECEIVED = queuePairRow.offset.bytesReceived / 8
 const MESSAGES_SENT = queuePairRow.offset.messagesSent / 8
 const BYTES_SENT = queuePairRow.offset.bytesSent / 8
 
+const CHANGED_SEND = 'a send slot changed before its completion'
+
 export function isTwoSided(operation: number): boolean {
   return operation === opcode.send || operation === opcode.sendWithImmediate || operation === opcode.writeWithImmediate
 }
@@ -83,8 +85,9 @@ function delivered(flow: Flow, request: SendRequest): boolean {
 function settleDelivered(engine: Engine, flow: Flow): void {
   let messages = 0
   let bytes = 0
-  for (let request = flow.inFlight.head; request && delivered(flow, request); request = flow.inFlight.head) {
-    flow.inFlight.shift()
+  const { recorded } = flow
+  for (let request = recorded.head; request && delivered(flow, request); request = recorded.head) {
+    recorded.shift()
     request.stage = requestStage.finished
     request.status = status.success
     bytes += request.byteLength
@@ -94,10 +97,52 @@ function settleDelivered(engine: Engine, flow: Flow): void {
   if (messages > 0) tallySent(engine, flow.queuePair, messages, bytes)
 }
 
+/** The same for those without records: nothing but their delivery is waited for. */
+function settleStraight(engine: Engine, flow: Flow): void {
+  const { straight, queuePair } = flow
+  const { sendQueue, sendsTaken, words, memory } = queuePair
+  let messages = 0
+  let bytes = 0
+  for (; straight.size > 0; straight.drop()) {
+    const place = straight.head
+    if (((straight.sequence[place]! - flow.delivered) | 0) > 0) break
+    const slot = straight.slot[place]!
+    const generation = straight.generation[place]!
+    const byteLength = straight.byteLength[place]!
+    const word = queuePair.sendSlotWord(slot)
+    sendsTaken[slot] = 0
+    straight.region[place]!.release()
+    bytes += byteLength
+    messages++
+    if ((straight.flags[place]! & workRequestFlag.signaled) === 0) {
+      sendQueue.ended++
+      if (!postedToFree(words, word, generation)) engine.corrupt(queuePair, CHANGED_SEND)
+      continue
+    }
+    memory.i32[word + sendSlot.word.status] = status.success
+    memory.f64[(word + sendSlot.word.byteLength) >>> 1] = byteLength
+    if (postedToDone(words, word, generation)) sendQueue.push(queuePair, side.send, slot, generation, false)
+    else engine.corrupt(queuePair, CHANGED_SEND)
+    engine.touchQueue(sendQueue)
+  }
+  if (messages > 0) tallySent(engine, queuePair, messages, bytes)
+}
+
 /** Tells verdicts from the head of the flow, in posting order. */
 export function settleFlow(engine: Engine, flow: Flow): void {
+  if (flow.recorded.size > 0) settleRecorded(engine, flow)
+  if (flow.straightSize > 0 && flow.recorded.size === 0) settleStraight(engine, flow)
+  if (flow.recorded.size + flow.straightSize + flow.waiting.size === 0) {
+    for (let left = flow.flushed.shift(); left; left = flow.flushed.shift()) completeSend(engine, left)
+  }
+  if (flow.blocked !== 'none' && flow.waiting.size > 0) engine.wakeFlow(flow)
+  engine.touchEnding(flow.queuePair)
+}
+
+function settleRecorded(engine: Engine, flow: Flow): void {
   settleDelivered(engine, flow)
-  let request = flow.inFlight.head
+  const { recorded } = flow
+  let request = recorded.head
   while (request) {
     if (delivered(flow, request)) {
       request.stage = requestStage.finished
@@ -105,15 +150,10 @@ export function settleFlow(engine: Engine, flow: Flow): void {
     }
     // A peer may refuse a message before our device said that it read the last chunk: its memory is not free yet.
     if (request.stage !== requestStage.finished || request.chunksOutstanding > 0) break
-    flow.inFlight.shift()
+    recorded.shift()
     completeSend(engine, request)
-    request = flow.inFlight.head
+    request = recorded.head
   }
-  if (flow.inFlight.size === 0 && flow.waiting.size === 0) {
-    for (let left = flow.flushed.shift(); left; left = flow.flushed.shift()) completeSend(engine, left)
-  }
-  if (flow.blocked !== 'none' && flow.waiting.size > 0) engine.wakeFlow(flow)
-  engine.touchEnding(flow.queuePair)
 }
 
 /** Its verdict is told. */
@@ -149,7 +189,7 @@ function commitSend(engine: Engine, request: SendRequest): void {
   queuePair.endSend(request)
   if (queuePair.fenced.size > 0) wakeFenced(engine, queuePair)
   if (!committed) {
-    engine.corrupt(queuePair, 'a send slot changed before its completion')
+    engine.corrupt(queuePair, CHANGED_SEND)
     return
   }
   if (silent) {

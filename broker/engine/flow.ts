@@ -12,6 +12,7 @@ import type { LanePath } from './lane-path.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import type { Region } from './region.js'
 import { type ReceiveRequest, RequestQueue, type SendRequest } from './request.js'
+import { StraightSends } from './straight-sends.js'
 
 /** Failures in a row that stay true although both ends forget what they told each other. */
 const REMEMBERED_FAILURES = 64
@@ -40,7 +41,9 @@ export class Flow {
   localRegion: Region | null = null
 
   readonly waiting = new RequestQueue<SendRequest>()
-  readonly inFlight = new RequestQueue<SendRequest>()
+  /** In posting order: first those that have records, then those that need none. */
+  readonly recorded = new RequestQueue<SendRequest>()
+  #straight: StraightSends | null = null
   /** Flushed requests that are told after what is under way. */
   readonly flushed = new RequestQueue<SendRequest>()
 
@@ -248,8 +251,39 @@ export class Flow {
     this.lastDelivered = this.accepted
   }
 
+  /** Everything under way, each with its record: what is done for every message uses `recorded` and `straight` as they are. */
+  get inFlight(): RequestQueue<SendRequest> {
+    if (this.straightSize > 0) this.record()
+    return this.recorded
+  }
+
+  /** Sends without records; of a connected flow only. */
+  get straight(): StraightSends {
+    this.#straight ??= new StraightSends(this.queuePair.sendsTaken.length)
+    return this.#straight
+  }
+
+  get straightSize(): number {
+    return this.#straight === null ? 0 : this.#straight.size
+  }
+
+  /** Makes records of those that have none. */
+  record(): void {
+    const { straight, queuePair } = this
+    for (; straight.size > 0; straight.drop()) {
+      const { head, shared } = straight
+      const request = queuePair.sendRequest(straight.slot[head]!)
+      request.generation = straight.generation[head]!
+      request.flags = straight.flags[head]!
+      request.local.add(straight.region[head]!, straight.offset[head]!, straight.byteLength[head]!)
+      request.byteLength = straight.byteLength[head]!
+      request.hasLeft(this, straight.sequence[head]!, shared, straight.frame[head]!)
+      this.recorded.push(request)
+    }
+  }
+
   /** Whether something is still to be told or waited for. */
   get idle(): boolean {
-    return this.waiting.size === 0 && this.inFlight.size === 0 && this.inbound.size === 0
+    return this.waiting.size === 0 && this.recorded.size + this.straightSize === 0 && this.inbound.size === 0
   }
 }

@@ -171,8 +171,8 @@ export class SendRequest {
     this.startAnew()
   }
 
-  /** All of it is in a frame of the lane `shared` already; it was copied, so only a lost lane needs its memory again. */
-  leaveAtOnce(flow: Flow, sequence: number, shared: number, frame: number): void {
+  /** A send, all of it in a frame of the lane `shared` already; it was copied, so only a lost lane needs its memory again. */
+  hasLeft(flow: Flow, sequence: number, shared: number, frame: number): void {
     this.flow = flow
     this.sequence = sequence
     this.opcode = opcode.send

@@ -14,6 +14,7 @@ import type { Lane } from './lane.js'
 import { OnlyEntry } from './only-entry.js'
 import { ENTRY_BYTES, RowWriter } from './row-writer.js'
 import { mayRun, tallySends } from './run.js'
+import type { StraightSends } from './straight-sends.js'
 
 /** A send with one entry, whatever it asks of its completion: the operation word without those bits. */
 export const PLAIN_SEND = packOperation(opcode.send, 0, 1)
@@ -33,6 +34,7 @@ export function sendStraight(engine: Engine, flow: Flow, lane: Lane, most: numbe
   const sharedWord = shared | 0
   const longest = lane.payloadCapacity - ENTRY_BYTES
   const budget = Math.min(most, (flow.receiveLimit - flow.messagesSent) | 0)
+  const straight = straightOn(flow, lane)
   const first = ring.position
   let count = 0
   let sent = 0
@@ -53,17 +55,22 @@ export function sendStraight(engine: Engine, flow: Flow, lane: Lane, most: numbe
     i32[word + sendSlot.word.laneSequence] = lane.lastSequence
     // Not claimed any more: taken by a predecessor already, or a duplicate.
     if (!claimedToPosted(words, word, generation)) continue
-    const request = queuePair.sendRequest(slot)
-    request.generation = generation
-    request.flags = operationFlags(operation)
-    request.local.add(region, offset, byteLength)
-    request.byteLength = byteLength
-    request.leaveAtOnce(flow, (position + 1) | 0, shared, lane.lastSequence)
+    const sequence = (position + 1) | 0
+    const flags = operationFlags(operation)
+    sendsTaken[slot] = 1
     region.uses++
-    const solicited = (request.flags & workRequestFlag.solicited) !== 0 ? messageFlag.solicited : 0
-    const at = row.add(lane, solicited, byteLength, request.sequence)
+    const place = straight.add()
+    straight.slot[place] = slot
+    straight.generation[place] = generation
+    straight.flags[place] = flags
+    straight.sequence[place] = sequence
+    straight.byteLength[place] = byteLength
+    straight.offset[place] = offset
+    straight.frame[place] = lane.lastSequence
+    straight.region[place] = region
+    const solicited = (flags & workRequestFlag.solicited) !== 0 ? messageFlag.solicited : 0
+    const at = row.add(lane, solicited, byteLength, sequence)
     copyBytes(lane.memory, at, region.memory, offset, byteLength)
-    flow.inFlight.push(request)
     bytes += byteLength
     sent++
   }
@@ -72,10 +79,20 @@ export function sendStraight(engine: Engine, flow: Flow, lane: Lane, most: numbe
   return count
 }
 
+/** Those that left on another lane have their records before. */
+function straightOn(flow: Flow, lane: Lane): StraightSends {
+  const { straight } = flow
+  if (straight.size > 0 && straight.shared !== lane.shared) flow.record()
+  straight.shared = lane.shared
+  return straight
+}
+
 function tell(engine: Engine, flow: Flow, lane: Lane, messages: number, bytes: number): void {
   row.end(lane, flow)
-  flow.beginOutbound(flow.inFlight.head!.sequence)
-  flow.highestSent = flow.inFlight.tail!.sequence
+  const { straight } = flow
+  // Nothing of a flow that begins is under way before.
+  flow.beginOutbound(straight.sequence[straight.head]!)
+  flow.highestSent = straight.lastSequence
   tallySends(engine, flow, messages, bytes)
   engine.markBusy(lane)
 }
