@@ -33,6 +33,7 @@ export function copyStraight(engine: Engine, flow: Flow, most: number): number {
   let count = 0
   let messages = 0
   let bytes = 0
+  posted.begin(twin)
   for (; count < most && bytes < LONGEST; count++) {
     const slot = ring.slotAt(0)
     if (slot < 0 || sendsTaken[slot] !== 0) break
@@ -57,13 +58,14 @@ export function copyStraight(engine: Engine, flow: Flow, most: number): number {
     twin.beginInbound(sequence)
     posted.fill(
       engine,
-      twin,
+      twin.queuePair,
       entry.region.memory,
       entry.offset,
       byteLength,
       sequence,
       (flags & workRequestFlag.solicited) !== 0,
     )
+    posted.end(twin, sequence)
     flow.highestSent = sequence
     flow.delivered = sequence
     commit(engine, queuePair, slot, word, generation, (flags & workRequestFlag.signaled) !== 0, byteLength)

@@ -2,7 +2,8 @@
  * A posted receive with one entry that is filled and committed in one step, as nearly all are. Nothing else of its flow may be on its way to
  * a receive.
  *
- * Store order as in `finish.ts`: body → slot done(sequence) → last → completion ring.
+ * Store order as in `finish.ts`: body → slot done(sequence) → last → completion ring. The ring's tail is stored at the end of the turn, so
+ * `last` is stored once for all messages in a row.
  */
 import { side } from '../../protocol/completion-queue-segment.js'
 import { opcode, operationSgeCount, packOperation } from '../../protocol/opcodes.js'
@@ -25,6 +26,18 @@ const RECEIVED = packOperation(opcode.receive, 0, 1)
 export class PlainReceive {
   readonly #entry = new OnlyEntry()
   #slot = -1
+  #word = 0
+  /** Where the messages come from, as the slots say it. */
+  #sourceNode = 0
+  #sourceNumber = 0
+  #sourceGeneration = 0
+
+  /** Messages of this flow follow, up to `end`. */
+  begin(flow: Flow): void {
+    this.#sourceNode = flow.peer | 0
+    this.#sourceNumber = flow.remoteNumber | 0
+    this.#sourceGeneration = flow.remoteGeneration | 0
+  }
 
   /** Looks at the oldest posted receive; false: none is posted, or it is not plainly fit for so many bytes. */
   find(engine: Engine, queuePair: EngineQueuePair, byteLength: number): boolean {
@@ -34,42 +47,45 @@ export class PlainReceive {
     if (operationSgeCount(queuePair.memory.i32[word + WORD.operation]!) !== 1) return false
     if (!this.#entry.read(engine, queuePair, word + WORD.entries) || byteLength > this.#entry.byteLength) return false
     this.#slot = slot
+    this.#word = word
     return (this.#entry.region.rights & regionRight.localWrite) !== 0
   }
 
-  /** Fills the receive that was found with message `sequence` of the flow, and tells its client. */
+  /** Fills the receive that was found with message `sequence`, and tells its client. */
   fill(
     engine: Engine,
-    flow: Flow,
+    queuePair: EngineQueuePair,
     source: Memory,
     sourceOffset: number,
     byteLength: number,
     sequence: number,
     solicited: boolean,
   ): void {
-    const { queuePair } = flow
     const { receives, memory } = queuePair
     const slot = this.#slot
     const entry = this.#entry
-    const word = queuePair.receiveSlotWord(slot)
+    const word = this.#word
     const generation = receives.generationOf(slot)
     copyBytes(entry.region.memory, entry.offset, source, sourceOffset, byteLength)
-    receives.shift()
-    receives.end(slot)
+    receives.drop(slot)
     const { i32 } = memory
     i32[word + WORD.status] = status.success
     memory.f64[(word >>> 1) + RESULT_LENGTH] = byteLength
     i32[word + WORD.operation] = RECEIVED
     i32[word + WORD.immediate] = 0
-    i32[word + WORD.sourceNode] = flow.peer
-    i32[word + WORD.sourceNumber] = flow.remoteNumber
-    i32[word + WORD.sourceGeneration] = flow.remoteGeneration
+    i32[word + WORD.sourceNode] = this.#sourceNode
+    i32[word + WORD.sourceNumber] = this.#sourceNumber
+    i32[word + WORD.sourceGeneration] = this.#sourceGeneration
     i32[word + WORD.sequence] = sequence
-    const committed = postedToDone(queuePair.words, word, generation)
+    if (postedToDone(queuePair.words, word, generation))
+      queuePair.receiveQueue.push(queuePair, side.receive, slot, generation, solicited)
+    else engine.corrupt(queuePair, 'a receive slot changed before its completion')
+  }
+
+  /** `sequence` was the last one that was filled. */
+  end(flow: Flow, sequence: number): void {
     flow.accepted = sequence
     flow.lastDelivered = sequence
     storeLast(flow)
-    if (committed) queuePair.receiveQueue.push(queuePair, side.receive, slot, generation, solicited)
-    else engine.corrupt(queuePair, 'a receive slot changed before its completion')
   }
 }

@@ -55,6 +55,13 @@ export class PostedReceives {
     return slot
   }
 
+  /** The oldest one, which is this, has its outcome. */
+  drop(slot: number): void {
+    this.#head = (this.#head + 1) | 0
+    this.size--
+    this.#taken[slot] = 0
+  }
+
   /** It has its outcome. */
   end(slot: number): void {
     this.#taken[slot] = 0

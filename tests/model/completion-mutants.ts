@@ -266,9 +266,9 @@ export const completionMutants: readonly Mutant[] = [
     name: 'a straight receive published before last is stored',
     changes: [
       change(
-        'broker/engine/plain-receive.ts',
-        '    storeLast(flow)\n',
-        '    queuePair.receiveQueue.push(queuePair, side.receive, slot, generation, solicited)\n    queuePair.receiveQueue.publish()\n    storeLast(flow)\n',
+        STRAIGHT,
+        '    posted.end(twin, sequence)\n',
+        '    twin.queuePair.receiveQueue.publish()\n    posted.end(twin, sequence)\n',
       ),
     ],
     scenario: deliveredStraight,
