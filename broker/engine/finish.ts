@@ -14,6 +14,7 @@ import type { Engine } from './engine.js'
 import type { Flow } from './flow.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { type ReceiveRequest, receiveStage, requestStage, type SendRequest } from './request.js'
+import { straightSend } from './straight-sends.js'
 import { wakeFenced } from './waiting.js'
 
 const COMPLETIONS = counterIndex.completions
@@ -101,20 +102,21 @@ function settleDelivered(engine: Engine, flow: Flow): void {
 function settleStraight(engine: Engine, flow: Flow): void {
   const { straight, queuePair } = flow
   const { sendQueue, sendsTaken, words, memory } = queuePair
+  const { words: sends } = straight
   let messages = 0
   let bytes = 0
   for (; straight.size > 0; straight.drop()) {
-    const place = straight.head
-    if (((straight.sequence[place]! - flow.delivered) | 0) > 0) break
-    const slot = straight.slot[place]!
-    const generation = straight.generation[place]!
-    const byteLength = straight.byteLength[place]!
+    const at = straight.first
+    if (((sends[at + straightSend.sequence]! - flow.delivered) | 0) > 0) break
+    const slot = sends[at + straightSend.slot]!
+    const generation = sends[at + straightSend.generation]!
+    const byteLength = sends[at + straightSend.byteLength]!
     const word = queuePair.sendSlotWord(slot)
     sendsTaken[slot] = 0
-    straight.region[place]!.release()
+    straight.region.release()
     bytes += byteLength
     messages++
-    if ((straight.flags[place]! & workRequestFlag.signaled) === 0) {
+    if ((sends[at + straightSend.flags]! & workRequestFlag.signaled) === 0) {
       sendQueue.ended++
       if (!postedToFree(words, word, generation)) engine.corrupt(queuePair, CHANGED_SEND)
       continue

@@ -12,7 +12,7 @@ import type { LanePath } from './lane-path.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import type { Region } from './region.js'
 import { type ReceiveRequest, RequestQueue, type SendRequest } from './request.js'
-import { StraightSends } from './straight-sends.js'
+import { StraightSends, straightSend } from './straight-sends.js'
 
 /** Failures in a row that stay true although both ends forget what they told each other. */
 const REMEMBERED_FAILURES = 64
@@ -271,13 +271,13 @@ export class Flow {
   record(): void {
     const { straight, queuePair } = this
     for (; straight.size > 0; straight.drop()) {
-      const { head, shared } = straight
-      const request = queuePair.sendRequest(straight.slot[head]!)
-      request.generation = straight.generation[head]!
-      request.flags = straight.flags[head]!
-      request.local.add(straight.region[head]!, straight.offset[head]!, straight.byteLength[head]!)
-      request.byteLength = straight.byteLength[head]!
-      request.hasLeft(this, straight.sequence[head]!, shared, straight.frame[head]!)
+      const { first, words, region, shared } = straight
+      const request = queuePair.sendRequest(words[first + straightSend.slot]!)
+      request.generation = words[first + straightSend.generation]!
+      request.flags = words[first + straightSend.flags]!
+      request.byteLength = words[first + straightSend.byteLength]!
+      request.local.add(region, words[first + straightSend.offset]! >>> 0, request.byteLength)
+      request.hasLeft(this, words[first + straightSend.sequence]!, shared, words[first + straightSend.frame]!)
       this.recorded.push(request)
     }
   }

@@ -382,16 +382,13 @@ export class Lane {
     return this.#openFrame >= 0 || this.#open(tier)
   }
 
-  /** Whether so many bytes fit behind what stands in the open frame. */
-  hasRoom(byteLength: number): boolean {
-    return this.#openFrame >= 0 && this.#openUsed + align8(byteLength) <= this.frameByteLength
+  /** The room that was made, as byte offsets into the lane's memory. */
+  get openStart(): number {
+    return this.#openBase + this.#openUsed
   }
 
-  /** Takes them for what stands there last; their byte offset. */
-  takeMore(byteLength: number): number {
-    const offset = this.#openBase + this.#openUsed
-    this.#openUsed += align8(byteLength)
-    return offset
+  get openEnd(): number {
+    return this.#openBase + this.frameByteLength
   }
 
   /** The room that was made, for a message that is more than an acknowledgement. */

@@ -62,6 +62,8 @@ export class EngineQueuePair {
   readonly sendRing: ReferenceRingConsumer
   readonly receiveRing: ReferenceRingConsumer
 
+  /** 32-bit words from one send slot to the next. */
+  readonly sendSlotWords: number
   /** Send slots that were taken from the ring and have no verdict yet. */
   readonly sendsTaken: Uint8Array
   /** Records that nobody uses, linked through themselves; those used lately first. */
@@ -135,6 +137,7 @@ export class EngineQueuePair {
       receiveRingCapacity,
       setup.receiveSlots,
     )
+    this.sendSlotWords = this.geometry.sendSlotByteLength >>> 2
     this.sendsTaken = new Uint8Array(setup.sendSlots)
     this.receives = new PostedReceives(setup.receiveSlots)
   }

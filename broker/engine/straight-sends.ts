@@ -1,55 +1,70 @@
 /**
- * Sends of a connected flow that left straight from the ring (`straight.ts`) and have no verdict yet, as columns: nearly all of them are
- * delivered in order, and what was never written as a record needs not be read as one. They stand behind the flow's records; whoever wants to
- * look at a single one, or to put a record behind them, turns them into records first (`Flow.inFlight`).
+ * Sends of a connected flow that left straight from the ring (`straight.ts`) and have no verdict yet: nearly all of them are delivered in
+ * order, and what was never written as a record needs not be read as one. They stand behind the flow's records; whoever wants to look at a
+ * single one, or to put a record behind them, turns them into records first (`Flow.inFlight`).
+ *
+ *   head ─► slot, generation, flags, sequence, byteLength, offset, frame │ the next …      one array: a message touches one cache line of it
  */
 import { ringCapacity } from '../../shm/reference-ring.js'
 import type { Region } from './region.js'
+
+/** Words of one of them. */
+const WORDS = 8
+
+export const straightSend = {
+  slot: 0,
+  generation: 1,
+  flags: 2,
+  sequence: 3,
+  byteLength: 4,
+  /** Of its bytes in the region; unsigned. */
+  offset: 5,
+  /** The lane's frame in which it stands. */
+  frame: 6,
+} as const
 
 export class StraightSends {
   size = 0
   /** The lane that all of them left on. */
   shared = 0
-  /** Place of the oldest one in the columns. */
-  head = 0
-  readonly slot: Int32Array
-  readonly generation: Int32Array
-  readonly flags: Int32Array
-  readonly sequence: Int32Array
-  readonly byteLength: Int32Array
-  readonly offset: Uint32Array
-  /** The lane's frame in which it stands. */
-  readonly frame: Uint32Array
-  readonly region: (Region | null)[]
+  readonly words: Int32Array
+  readonly #regions: (Region | null)[]
   readonly #mask: number
+  #head = 0
 
   /** Each slot stands here at most once, so there is always room. */
   constructor(slots: number) {
     const capacity = ringCapacity(slots)
     this.#mask = capacity - 1
-    this.slot = new Int32Array(capacity)
-    this.generation = new Int32Array(capacity)
-    this.flags = new Int32Array(capacity)
-    this.sequence = new Int32Array(capacity)
-    this.byteLength = new Int32Array(capacity)
-    this.offset = new Uint32Array(capacity)
-    this.frame = new Uint32Array(capacity)
-    this.region = Array.from({ length: capacity }, () => null)
+    this.words = new Int32Array(capacity * WORDS)
+    this.#regions = Array.from({ length: capacity }, () => null)
   }
 
-  /** Where the next one is to be written; it counts from here on. */
-  add(): number {
-    return (this.head + this.size++) & this.#mask
+  /** First word of the oldest one. */
+  get first(): number {
+    return this.#head * WORDS
   }
 
-  /** The oldest one is done with. Its region is not forgotten: that it was used says nothing. */
+  /** First word of the next one, which is written now. */
+  add(region: Region): number {
+    const place = (this.#head + this.size++) & this.#mask
+    this.#regions[place] = region
+    return place * WORDS
+  }
+
+  /** What the oldest one names; it counts as used until that is done with. */
+  get region(): Region {
+    return this.#regions[this.#head]!
+  }
+
+  /** The oldest one is done with. */
   drop(): void {
-    this.head = (this.head + 1) & this.#mask
+    this.#head = (this.#head + 1) & this.#mask
     this.size--
   }
 
   /** Sequence of the one that came last. */
   get lastSequence(): number {
-    return this.sequence[(this.head + this.size - 1) & this.#mask]!
+    return this.words[((this.#head + this.size - 1) & this.#mask) * WORDS + straightSend.sequence]!
   }
 }

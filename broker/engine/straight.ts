@@ -5,78 +5,130 @@
  */
 import { opcode, operationFlags, packOperation, workRequestFlag } from '../../protocol/opcodes.js'
 import { sendSlot } from '../../protocol/queue-pair-segment.js'
-import { messageFlag } from '../../protocol/wire.js'
+import { messageFlag, packKind, routeHeader, rowEntry } from '../../protocol/wire.js'
 import { copyBytes } from '../../shm/copy.js'
 import { claimedToPosted } from '../../shm/slot-state.js'
 import type { Engine } from './engine.js'
 import type { Flow } from './flow.js'
-import type { Lane } from './lane.js'
+import { creditTier, type Lane } from './lane.js'
 import { OnlyEntry } from './only-entry.js'
-import { ENTRY_BYTES, RowWriter } from './row-writer.js'
+import type { Region } from './region.js'
+import { writeRowRoute } from './route.js'
 import { mayRun, tallySends } from './run.js'
-import type { StraightSends } from './straight-sends.js'
+import { type StraightSends, straightSend } from './straight-sends.js'
 
 /** A send with one entry, whatever it asks of its completion: the operation word without those bits. */
 export const PLAIN_SEND = packOperation(opcode.send, 0, 1)
 export const PLAIN_MASK = ~packOperation(0, workRequestFlag.signaled | workRequestFlag.solicited, 0)
-/** One for the thread: it is read and used without anything in between. */
+const SLOT = sendSlot.word
+const SEND = straightSend
+const ROUTE_BYTES = routeHeader.byteLength
+const ENTRY_BYTES = rowEntry.byteLength
+const ENTRY = rowEntry.word
+
+/** One of each for the thread: they are read and used without anything in between. */
 const entry = new OnlyEntry()
-const row = new RowWriter()
+const visit = {
+  /** Of the ring's entries, and how many of those left. */
+  count: 0,
+  messages: 0,
+  bytes: 0,
+  /** Bytes of the message that found no room in the frame; 0: there is another reason to stop. */
+  needed: 0,
+}
 
 /** Takes up to `most` of the ring's committed entries, and moves its head over them; how many. */
 export function sendStraight(engine: Engine, flow: Flow, lane: Lane, most: number): number {
   if (!isOpen(engine, flow, lane)) return 0
-  const { queuePair } = flow
-  const { sendRing: ring, words, sendsTaken } = queuePair
-  const { i32 } = queuePair.memory
-  const { shared } = lane
-  // Names of lanes are unsigned; as an integer it is stored without a conversion each time.
-  const sharedWord = shared | 0
-  const longest = lane.payloadCapacity - ENTRY_BYTES
-  const budget = Math.min(most, (flow.receiveLimit - flow.messagesSent) | 0)
   const straight = straightOn(flow, lane)
+  const budget = Math.min(most, (flow.receiveLimit - flow.messagesSent) | 0)
+  visit.count = 0
+  visit.messages = 0
+  visit.bytes = 0
+  visit.needed = ENTRY_BYTES
+  while (visit.needed > 0 && visit.count < budget && lane.makeRoom(visit.needed, creditTier.data))
+    fillRow(engine, flow, lane, straight, budget)
+  const { count } = visit
+  if (count > 0) flow.queuePair.sendRing.advance(count)
+  if (visit.messages > 0) tell(engine, flow, lane, straight)
+  return count
+}
+
+/** Puts messages behind one header, as long as the open frame has room. */
+function fillRow(engine: Engine, flow: Flow, lane: Lane, straight: StraightSends, budget: number): void {
+  const { queuePair } = flow
+  const { sendRing: ring, words, sendsTaken, memory, sendSlotWords } = queuePair
+  const { i32 } = memory
+  const { lastSequence: frame, memory: target } = lane
+  // Names of lanes are unsigned; as an integer it is stored without a conversion each time.
+  const shared = lane.shared | 0
+  const firstWord = queuePair.sendSlotWord(0)
   const first = ring.position
-  let count = 0
-  let sent = 0
-  let bytes = 0
+  const start = lane.openStart
+  const end = lane.openEnd
+  let at = start + ROUTE_BYTES
+  let { count } = visit
+  visit.needed = 0
   for (; count < budget; count++) {
     const slot = ring.slotAt(count)
     if (slot < 0 || sendsTaken[slot] !== 0) break
-    const word = queuePair.sendSlotWord(slot)
-    const operation = i32[word + sendSlot.word.operation]!
-    if ((operation & PLAIN_MASK) !== PLAIN_SEND || !entry.read(engine, queuePair, word + sendSlot.word.entries)) break
+    const word = firstWord + slot * sendSlotWords
+    const operation = i32[word + SLOT.operation]!
+    if ((operation & PLAIN_MASK) !== PLAIN_SEND || !entry.read(engine, queuePair, word + SLOT.entries)) break
     const { region, offset, byteLength } = entry
-    if (byteLength > longest || !row.makeRoom(lane, flow, byteLength)) break
-    const generation = i32[word + sendSlot.word.generation]! & 0xfffffff
+    const next = at + ((ENTRY_BYTES + byteLength + 7) & ~7)
+    if (next > end) {
+      if (ENTRY_BYTES + byteLength <= lane.payloadCapacity) visit.needed = ENTRY_BYTES + byteLength
+      break
+    }
+    const generation = i32[word + SLOT.generation]! & 0xfffffff
     const position = (first + count) | 0
     // Before the state says posted: only a successor broker reads them.
-    i32[word + sendSlot.word.position] = position
-    i32[word + sendSlot.word.incarnation] = sharedWord
-    i32[word + sendSlot.word.laneSequence] = lane.lastSequence
+    i32[word + SLOT.position] = position
+    i32[word + SLOT.incarnation] = shared
+    i32[word + SLOT.laneSequence] = frame
     // Not claimed any more: taken by a predecessor already, or a duplicate.
     if (!claimedToPosted(words, word, generation)) continue
     const sequence = (position + 1) | 0
     const flags = operationFlags(operation)
     sendsTaken[slot] = 1
     region.uses++
-    const place = straight.add()
-    straight.slot[place] = slot
-    straight.generation[place] = generation
-    straight.flags[place] = flags
-    straight.sequence[place] = sequence
-    straight.byteLength[place] = byteLength
-    straight.offset[place] = offset
-    straight.frame[place] = lane.lastSequence
-    straight.region[place] = region
+    remember(straight, region, slot, generation, flags, sequence, byteLength, offset, frame)
     const solicited = (flags & workRequestFlag.solicited) !== 0 ? messageFlag.solicited : 0
-    const at = row.add(lane, solicited, byteLength, sequence)
-    copyBytes(lane.memory, at, region.memory, offset, byteLength)
-    bytes += byteLength
-    sent++
+    target.i32[(at >>> 2) + ENTRY.kind] = packKind(0, solicited, byteLength)
+    target.i32[(at >>> 2) + ENTRY.sequence] = sequence
+    copyBytes(target, at + ENTRY_BYTES, region.memory, offset, byteLength)
+    visit.bytes += byteLength
+    visit.messages++
+    at = next
   }
-  if (count > 0) ring.advance(count)
-  if (sent > 0) tell(engine, flow, lane, sent, bytes)
-  return count
+  visit.count = count
+  const rowByteLength = at - start - ROUTE_BYTES
+  if (rowByteLength === 0) return
+  lane.takeRoom(rowByteLength)
+  writeRowRoute(lane, start, rowByteLength, flow)
+}
+
+function remember(
+  straight: StraightSends,
+  region: Region,
+  slot: number,
+  generation: number,
+  flags: number,
+  sequence: number,
+  byteLength: number,
+  offset: number,
+  frame: number,
+): void {
+  const at = straight.add(region)
+  const { words } = straight
+  words[at + SEND.slot] = slot
+  words[at + SEND.generation] = generation
+  words[at + SEND.flags] = flags
+  words[at + SEND.sequence] = sequence
+  words[at + SEND.byteLength] = byteLength
+  words[at + SEND.offset] = offset
+  words[at + SEND.frame] = frame
 }
 
 /** Those that left on another lane have their records before. */
@@ -87,13 +139,11 @@ function straightOn(flow: Flow, lane: Lane): StraightSends {
   return straight
 }
 
-function tell(engine: Engine, flow: Flow, lane: Lane, messages: number, bytes: number): void {
-  row.end(lane, flow)
-  const { straight } = flow
+function tell(engine: Engine, flow: Flow, lane: Lane, straight: StraightSends): void {
   // Nothing of a flow that begins is under way before.
-  flow.beginOutbound(straight.sequence[straight.head]!)
+  flow.beginOutbound(straight.words[straight.first + SEND.sequence]!)
   flow.highestSent = straight.lastSequence
-  tallySends(engine, flow, messages, bytes)
+  tallySends(engine, flow, visit.messages, visit.bytes)
   engine.markBusy(lane)
 }
 
