@@ -23,9 +23,9 @@ const ENTRY_WORDS = completionEntry.byteLength / 4
 const ROOT_WORDS = 2
 /** Requests that ended for one wake-up, from which on it pays to wait for more, and how many of them are enough. */
 const STREAM = 8
-const ENOUGH = 128
+const ENOUGH_MOST = 512
 /** The longest such wait. */
-const WAIT_MS = 0.25
+const WAIT_MS = 0.4
 
 /** Whose completion it is; `unpublished` counts those that found no room yet. */
 export interface Completer {
@@ -67,6 +67,7 @@ export class EngineCompletionQueue {
   /** How many had ended when waiters were last woken, and since the time before. */
   #rungAt = 0
   #lastBurst = 0
+  readonly #enough: number
 
   constructor(of: { number: number; generation: number; job: number; capacity: number }, mapping: Mapping) {
     this.number = of.number
@@ -75,6 +76,7 @@ export class EngineCompletionQueue {
     this.mapping = mapping
     const geometry = completionQueueGeometry(of.capacity)
     this.capacity = geometry.capacity
+    this.#enough = Math.min(geometry.capacity >>> 2, ENOUGH_MOST)
     this.#words = mapping.words
     this.#entries = geometry.entriesOffset / 4
     this.#tail = mapping.words.load(TAIL)
@@ -145,7 +147,7 @@ export class EngineCompletionQueue {
 
   /** The last wake-up was for many completions: the next ones had better come together as well, if they come soon. */
   awaitsMore(nowMs: number): boolean {
-    const isStream = this.#lastBurst >= STREAM && this.ended - this.#rungAt < ENOUGH
+    const isStream = this.#lastBurst >= STREAM && this.ended - this.#rungAt < this.#enough
     return isStream && nowMs - this.unrungMs < WAIT_MS
   }
 
