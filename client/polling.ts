@@ -28,7 +28,7 @@ import {
   side,
 } from '../protocol/completion-queue-segment.js'
 import { SharedVerbsError } from '../protocol/errors.js'
-import { opcode, operationOpcode } from '../protocol/opcodes.js'
+import { opcode, operationOpcode, outcomeStatus } from '../protocol/opcodes.js'
 import { receiveSlot, sendSlot } from '../protocol/queue-pair-segment.js'
 import type { Mapping } from '../shm/mapping.js'
 import { doneToFree, generationOf, SLOT_DONE, stateOf } from '../shm/slot-state.js'
@@ -49,7 +49,6 @@ const SEND_STATUS = sendSlot.word.status
 const SEND_OPERATION = sendSlot.word.operation
 const RECEIVE_ID = receiveSlot.offset.id / 8
 const RECEIVE_BYTE_LENGTH = receiveSlot.offset.byteLength / 8
-const RECEIVE_STATUS = receiveSlot.word.status
 const RECEIVE_OPERATION = receiveSlot.word.operation
 const RECEIVE_IMMEDIATE = receiveSlot.word.immediate
 const SOURCE_NODE = receiveSlot.word.sourceNode
@@ -318,13 +317,14 @@ function copyReceive(segment: QueuePairSegment, base: number, batch: CompletionB
   const { u32, f64 } = segment.memory
   const wide = base >>> 1
   const row = batch.count
-  const withImmediate = operationOpcode(u32[base + RECEIVE_OPERATION]!) === opcode.receiveWithImmediate
+  const operation = u32[base + RECEIVE_OPERATION]!
+  const withImmediate = operationOpcode(operation) === opcode.receiveWithImmediate
   batch.id[row] = f64[wide + RECEIVE_ID]!
   // A receive that no message was matched to says nothing about its kind.
   batch.opcode[row] = withImmediate ? opcode.receiveWithImmediate : opcode.receive
-  batch.status[row] = u32[base + RECEIVE_STATUS]!
+  batch.status[row] = outcomeStatus(operation)
   batch.byteLength[row] = f64[wide + RECEIVE_BYTE_LENGTH]!
-  batch.immediate[row] = u32[base + RECEIVE_IMMEDIATE]!
+  batch.immediate[row] = withImmediate ? u32[base + RECEIVE_IMMEDIATE]! : 0
   batch.queuePair[row] = segment.number
   batch.sourceNode[row] = u32[base + SOURCE_NODE]!
   batch.sourceNumber[row] = u32[base + SOURCE_NUMBER]!

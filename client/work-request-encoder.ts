@@ -30,10 +30,12 @@ const SEND_REMOTE_KEY = sendSlot.offset.remoteKey / 8
 const SEND_REMOTE_OFFSET = sendSlot.offset.remoteOffset / 8
 const SEND_COMPARE = sendSlot.offset.compare / 8
 const SEND_SWAP = sendSlot.offset.swap / 8
-const SEND_ENTRIES = sendSlot.word.entries
+const SEND_FIRST_ENTRY = sendSlot.word.firstEntry
+const SEND_FURTHER_ENTRIES = sendSlot.word.furtherEntries
 const RECEIVE = receiveSlot.word
 const RECEIVE_ID = receiveSlot.offset.id / 8
-const RECEIVE_ENTRIES = receiveSlot.word.entries
+const RECEIVE_FIRST_ENTRY = receiveSlot.word.firstEntry
+const RECEIVE_FURTHER_ENTRIES = receiveSlot.word.furtherEntries
 const ENTRY_WORDS = scatterGatherEntry.byteLength / 4
 const ENTRY_KEY = scatterGatherEntry.offset.key / 8
 const ENTRY_OFFSET = scatterGatherEntry.word.offset
@@ -131,7 +133,10 @@ export function writeSend(
   if ((bit & ATOMIC) !== 0) writeOperands(target, wide, request, operationOpcode(operation))
   if (target.isDatagram) writeDestination(target, base, request)
   if ((operationFlags(operation) & workRequestFlag.inline) !== 0) writeInline(target, base, request)
-  else writeEntries(target, base + SEND_ENTRIES, request.local, operationSgeCount(operation))
+  else {
+    const entries = operationSgeCount(operation)
+    writeEntries(target, base + SEND_FIRST_ENTRY, base + SEND_FURTHER_ENTRIES, request.local, entries)
+  }
 }
 
 export function writeReceive(
@@ -146,7 +151,7 @@ export function writeReceive(
   u32[base + RECEIVE.generation] = generation
   u32[base + RECEIVE.operation] = packOperation(opcode.receive, workRequestFlag.signaled, entries)
   f64[(base >>> 1) + RECEIVE_ID] = request.id
-  writeEntries(target, base + RECEIVE_ENTRIES, request.local, entries)
+  writeEntries(target, base + RECEIVE_FIRST_ENTRY, base + RECEIVE_FURTHER_ENTRIES, request.local, entries)
 }
 
 function opcodeOf(name: unknown): number {
@@ -267,13 +272,14 @@ function writeDestination({ attachment, u32 }: PostingTarget, base: number, requ
 
 function writeEntries(
   { u32, f64 }: PostingTarget,
-  start: number,
+  first: number,
+  further: number,
   local: readonly ScatterGatherEntry[] | undefined,
   count: number,
 ): void {
   for (let index = 0; index < count; index++) {
     const entry = local![index] as EntryFields
-    const base = start + index * ENTRY_WORDS
+    const base = index === 0 ? first : further + (index - 1) * ENTRY_WORDS
     f64[(base >>> 1) + ENTRY_KEY] = entry.region === undefined ? entry.key! : entry.region.localKey
     u32[base + ENTRY_OFFSET] = entry.offset
     u32[base + ENTRY_LENGTH] = entry.length
@@ -281,7 +287,7 @@ function writeEntries(
 }
 
 function writeInline({ u8, u32 }: PostingTarget, base: number, { inline, local }: SendFields): void {
-  const start = (base + SEND_ENTRIES) * 4
+  const start = (base + SEND_FURTHER_ENTRIES) * 4
   if (inline instanceof Uint8Array) {
     u8.set(inline, start)
     u32[base + SEND.inlineByteLength] = inline.length

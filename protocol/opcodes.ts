@@ -56,3 +56,9 @@ export function packOperation(operation: number, flags: number, sgeCount: number
 export const operationOpcode = (operation: number): number => operation & 0xff
 export const operationFlags = (operation: number): number => (operation >>> 8) & 0xff
 export const operationSgeCount = (operation: number): number => (operation >>> 16) & 0xff
+
+/** The operation word of a receive that is done: opcode and entries as above, the status in bits 31..24. */
+export function packOutcome(operation: number, sgeCount: number, outcome: number): number {
+  return operation | (sgeCount << 16) | (outcome << 24)
+}
+export const outcomeStatus = (operation: number): number => operation >>> 24

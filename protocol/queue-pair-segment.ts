@@ -67,7 +67,10 @@ export const queuePairType = { connected: 1, datagram: 2 } as const
 export const queuePairState = { idle: 0, connecting: 1, connected: 2, draining: 3, error: 4, closed: 5 } as const
 export const queuePairStateNames = ['idle', 'connecting', 'connected', 'draining', 'error', 'closed'] as const
 
-/** A posted send, write, read or atomic. First line: state and result; then the client's request; then entries or inline payload. */
+/**
+ * A posted send, write, read or atomic. First line: state, result and all that a send with one entry says; then what other requests say; then
+ * further entries or inline payload.
+ */
 export const sendSlot = layout('send-slot', {
   state: word(),
   position: word(),
@@ -79,35 +82,37 @@ export const sendSlot = layout('send-slot', {
   id: f64(),
   operation: u32(),
   immediate: u32(),
-  destinationNode: u32(),
-  destinationNumber: u32(),
-  destinationGeneration: u32(),
-  inlineByteLength: u32(),
+  firstEntry: gap(16),
   remoteKey: f64(),
   remoteOffset: f64(),
   compare: i64(),
   /** Value to store (compare-and-swap) or to add (fetch-and-add). */
   swap: i64(),
-  resultEnd: gap(32),
-  /** Up to four entries, or the inline payload; slots with a larger inline capacity go on behind. */
-  entries: gap(64),
+  destinationNode: u32(),
+  destinationNumber: u32(),
+  destinationGeneration: u32(),
+  inlineByteLength: u32(),
+  requestEnd: cacheLine(),
+  /** Three more entries, or the inline payload; slots with a larger inline capacity go on behind. */
+  furtherEntries: gap(64),
 })
 
+/** As the other; `operation` says the status too, once there is a result (`packOutcome`). */
 export const receiveSlot = layout('receive-slot', {
   state: word(),
   position: word(),
-  status: u32(),
   generation: u32(),
+  operation: u32(),
   byteLength: f64(),
   id: f64(),
-  operation: u32(),
-  immediate: u32(),
   sourceNode: u32(),
   sourceNumber: u32(),
   sourceGeneration: u32(),
   sequence: u32(),
-  resultEnd: gap(8),
-  entries: gap(64),
+  firstEntry: gap(16),
+  furtherEntries: gap(48),
+  immediate: u32(),
+  resultEnd: cacheLine(),
 })
 
 /** One scatter/gather entry inside a slot. */

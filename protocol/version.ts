@@ -31,7 +31,7 @@ import {
   nodeFileMagic,
   peerStateNames,
 } from './node-file.js'
-import { opcode, packOperation, workRequestFlag } from './opcodes.js'
+import { opcode, packOperation, packOutcome, workRequestFlag } from './opcodes.js'
 import {
   activityBit,
   atomicRecord,
@@ -92,7 +92,13 @@ export const clientFacts = {
   opcode,
   workRequestFlag,
   status,
-  packed: [packReference(1, side.receive, 2), packOperation(1, 2, 3), packKey(1, 2), activityBit(1, side.receive)],
+  packed: [
+    packReference(1, side.receive, 2),
+    packOperation(1, 2, 3),
+    packOutcome(1, 2, 3),
+    packKey(1, 2),
+    activityBit(1, side.receive),
+  ],
 } as const
 
 export const wireFacts = {

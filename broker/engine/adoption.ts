@@ -10,6 +10,7 @@
  */
 import { side } from '../../protocol/completion-queue-segment.js'
 import { nodeFileGeometry, peerRow } from '../../protocol/node-file.js'
+import { outcomeStatus } from '../../protocol/opcodes.js'
 import {
   flowRecord,
   queuePairHeader,
@@ -120,7 +121,7 @@ function rememberFailures(flow: Flow, { done }: LeftInSlots): void {
   for (const { slot } of done) {
     const word = flow.queuePair.receiveSlotWord(slot)
     const sequence = memory.i32[word + receiveSlot.word.sequence]!
-    const verdict = memory.u32[word + receiveSlot.word.status]!
+    const verdict = outcomeStatus(memory.i32[word + receiveSlot.word.operation]!)
     if (sequence === 0 || verdict === status.success) continue
     failures.set(
       sequence,

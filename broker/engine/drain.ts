@@ -139,7 +139,9 @@ function copySend(engine: Engine, queuePair: EngineQueuePair, request: SendReque
   request.refused = checkOperation(queuePair, request, entries)
   if (request.refused === 0 && entries > 0) {
     const written = request.opcode >= opcode.read
-    request.refused = copyEntries(engine, queuePair, request.local, word + sendSlot.word.entries, entries, written)
+    const first = word + sendSlot.word.firstEntry
+    const further = word + sendSlot.word.furtherEntries
+    request.refused = copyEntries(engine, queuePair, request.local, first, further, entries, written)
   }
   request.byteLength = request.inlineByteLength + request.local.byteLength
   if (request.opcode !== opcode.send) {

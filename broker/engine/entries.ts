@@ -9,23 +9,24 @@ import type { EngineQueuePair } from './queue-pair.js'
 import { within } from './region.js'
 import type { ReceiveRequest, ScatterGather } from './request.js'
 
-const ENTRY_BYTES = scatterGatherEntry.byteLength
+const ENTRY_WORDS = scatterGatherEntry.byteLength / 4
 
 /**
- * Checks each entry against the tables; entries of length 0 are left out, as devices may stumble over them. `written`: the request writes
- * into the entries.
+ * Checks each entry against the tables; entries of length 0 are left out, as devices may stumble over them. `first` and `further`: where the
+ * slot has them, in 32-bit words. `written`: the request writes into the entries.
  */
 export function copyEntries(
   engine: Engine,
   queuePair: EngineQueuePair,
   list: ScatterGather,
-  word: number,
+  first: number,
+  further: number,
   entries: number,
   written: boolean,
 ): Status {
   const { u32, f64 } = queuePair.memory
   for (let index = 0; index < entries; index++) {
-    const at = word + (index * ENTRY_BYTES) / 4
+    const at = index === 0 ? first : further + (index - 1) * ENTRY_WORDS
     const byteLength = u32[at + scatterGatherEntry.word.byteLength]!
     if (byteLength === 0) continue
     const offset = u32[at + scatterGatherEntry.word.offset]!
@@ -43,11 +44,12 @@ export function takeReceive(engine: Engine, queuePair: EngineQueuePair): Receive
   if (slot < 0) return null
   const receive = queuePair.receiveRequest(slot)
   const { word } = receive
-  const entries = operationSgeCount(queuePair.memory.i32[word + receiveSlot.word.operation]!)
+  const { operation, firstEntry, furtherEntries } = receiveSlot.word
+  const entries = operationSgeCount(queuePair.memory.i32[word + operation]!)
   receive.entries = entries
   receive.refused =
     entries > limits.scatterGatherEntries
       ? status.localQueuePairError
-      : copyEntries(engine, queuePair, receive.local, word + receiveSlot.word.entries, entries, true)
+      : copyEntries(engine, queuePair, receive.local, word + firstEntry, word + furtherEntries, entries, true)
   return receive
 }

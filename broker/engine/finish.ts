@@ -6,7 +6,7 @@
  */
 import { side } from '../../protocol/completion-queue-segment.js'
 import { counterIndex, queuePairRow } from '../../protocol/node-file.js'
-import { opcode, packOperation, workRequestFlag } from '../../protocol/opcodes.js'
+import { opcode, packOutcome, workRequestFlag } from '../../protocol/opcodes.js'
 import { flowRecord, queuePairHeader, receiveSlot, sendSlot } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
 import { postedToDone, postedToFree, queuedToDone, queuedToFree, queuedToPosted } from '../../shm/slot-state.js'
@@ -280,10 +280,9 @@ export function completeReceive(engine: Engine, receive: ReceiveRequest, flow: F
     receive.local.release()
   }
   queuePair.endReceive(receive)
-  i32[word + receiveSlot.word.status] = receive.status
   f64[(word + receiveSlot.word.byteLength) >>> 1] = receive.status === status.success ? receive.byteLength : 0
   // What was posted must stay whole until the state says done: a successor may post it again.
-  i32[word + receiveSlot.word.operation] = packOperation(receive.operation, 0, receive.entries)
+  i32[word + receiveSlot.word.operation] = packOutcome(receive.operation, receive.entries, receive.status)
   i32[word + receiveSlot.word.immediate] = receive.immediate
   i32[word + receiveSlot.word.sourceNode] = flow ? flow.peer : 0
   i32[word + receiveSlot.word.sourceNumber] = flow ? flow.remoteNumber : 0

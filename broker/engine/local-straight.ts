@@ -39,7 +39,7 @@ export function copyStraight(engine: Engine, flow: Flow, most: number): number {
     if (slot < 0 || sendsTaken[slot] !== 0) break
     const word = queuePair.sendSlotWord(slot)
     const operation = i32[word + WORD.operation]!
-    if ((operation & PLAIN_MASK) !== PLAIN_SEND || !entry.read(engine, queuePair, word + WORD.entries)) break
+    if ((operation & PLAIN_MASK) !== PLAIN_SEND || !entry.read(engine, queuePair, word + WORD.firstEntry)) break
     const { byteLength } = entry
     if (byteLength > LONGEST || !posted.find(engine, twin.queuePair, byteLength)) break
     const generation = i32[word + WORD.generation]! & 0xfffffff

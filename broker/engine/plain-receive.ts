@@ -6,7 +6,7 @@
  * `last` is stored once for all messages in a row.
  */
 import { side } from '../../protocol/completion-queue-segment.js'
-import { opcode, operationSgeCount, packOperation } from '../../protocol/opcodes.js'
+import { opcode, operationSgeCount, packOutcome } from '../../protocol/opcodes.js'
 import { receiveSlot } from '../../protocol/queue-pair-segment.js'
 import { status } from '../../protocol/statuses.js'
 import { regionRight } from '../../protocol/wire.js'
@@ -21,7 +21,7 @@ import type { EngineQueuePair } from './queue-pair.js'
 
 const WORD = receiveSlot.word
 const RESULT_LENGTH = WORD.byteLength >>> 1
-const RECEIVED = packOperation(opcode.receive, 0, 1)
+const RECEIVED = packOutcome(opcode.receive, 1, status.success)
 
 export class PlainReceive {
   readonly #entry = new OnlyEntry()
@@ -45,7 +45,8 @@ export class PlainReceive {
     if (slot < 0) return false
     const word = queuePair.receiveSlotWord(slot)
     if (operationSgeCount(queuePair.memory.i32[word + WORD.operation]!) !== 1) return false
-    if (!this.#entry.read(engine, queuePair, word + WORD.entries) || byteLength > this.#entry.byteLength) return false
+    if (!this.#entry.read(engine, queuePair, word + WORD.firstEntry) || byteLength > this.#entry.byteLength)
+      return false
     this.#slot = slot
     this.#word = word
     return (this.#entry.region.rights & regionRight.localWrite) !== 0
@@ -69,10 +70,8 @@ export class PlainReceive {
     copyBytes(entry.region.memory, entry.offset, source, sourceOffset, byteLength)
     receives.drop(slot)
     const { i32 } = memory
-    i32[word + WORD.status] = status.success
     memory.f64[(word >>> 1) + RESULT_LENGTH] = byteLength
     i32[word + WORD.operation] = RECEIVED
-    i32[word + WORD.immediate] = 0
     i32[word + WORD.sourceNode] = this.#sourceNode
     i32[word + WORD.sourceNumber] = this.#sourceNumber
     i32[word + WORD.sourceGeneration] = this.#sourceGeneration

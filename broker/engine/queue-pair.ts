@@ -203,7 +203,7 @@ export class EngineQueuePair {
 
   /** Where a send slot's inline payload starts, in bytes. */
   inlineOffset(slot: number): number {
-    return this.geometry.sendSlotsOffset + slot * this.geometry.sendSlotByteLength + sendSlot.offset.entries
+    return this.geometry.sendSlotsOffset + slot * this.geometry.sendSlotByteLength + sendSlot.offset.furtherEntries
   }
 
   /** Pairs with clients that look at the state before they post, and with inspection. */

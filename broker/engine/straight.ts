@@ -74,7 +74,7 @@ function fillRow(engine: Engine, flow: Flow, lane: Lane, straight: StraightSends
     if (slot < 0 || sendsTaken[slot] !== 0) break
     const word = firstWord + slot * sendSlotWords
     const operation = i32[word + SLOT.operation]!
-    if ((operation & PLAIN_MASK) !== PLAIN_SEND || !entry.read(engine, queuePair, word + SLOT.entries)) break
+    if ((operation & PLAIN_MASK) !== PLAIN_SEND || !entry.read(engine, queuePair, word + SLOT.firstEntry)) break
     const { region, offset, byteLength } = entry
     const next = at + ((ENTRY_BYTES + byteLength + 7) & ~7)
     if (next > end) {

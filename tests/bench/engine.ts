@@ -74,7 +74,7 @@ class Client {
       i32[base + sendSlot.word.operation] = packOperation(operation, flags, 1)
       f64[(base + sendSlot.word.remoteKey) / 2] = this.#remoteKey
       f64[(base + sendSlot.word.remoteOffset) / 2] = this.#next * BYTES
-      this.#describe(base + sendSlot.word.entries)
+      this.#describe(base + sendSlot.word.firstEntry)
     }
     this.#commit(geometry.sendRingOffset, geometry.sendRingCapacity, count, side.send)
     return count
@@ -87,7 +87,7 @@ class Client {
       const base = this.#claim(geometry.receiveSlotsOffset, receiveSlot.byteLength, count)
       if (base < 0) break
       mapping.memory.i32[base + receiveSlot.word.operation] = packOperation(0, 0, 1)
-      this.#describe(base + receiveSlot.word.entries)
+      this.#describe(base + receiveSlot.word.firstEntry)
     }
     this.#commit(geometry.receiveRingOffset, geometry.receiveRingCapacity, count, side.receive)
   }

@@ -9,6 +9,7 @@ import {
 } from '../../protocol/completion-queue-segment.js'
 import {
   opcodeNames,
+  outcomeStatus,
   packOperation,
   type SendOpcodeName,
   sendOpcodeOf,
@@ -110,8 +111,8 @@ export class TestQueuePair {
         destinationNumber: request.destination?.number ?? 0,
         destinationGeneration: request.destination?.generation ?? 0,
       })
-      if (request.inline) memory.u8.set(request.inline, slot.offset + sendSlot.offset.entries)
-      this.#entries(slot.offset + sendSlot.offset.entries, request.local ?? [])
+      if (request.inline) memory.u8.set(request.inline, slot.offset + sendSlot.offset.furtherEntries)
+      this.#entries(slot.offset, sendSlot.offset, request.local ?? [])
       request.spoil?.(memory, slot.offset)
       slots[count++] = slot.index
     }
@@ -138,7 +139,7 @@ export class TestQueuePair {
         id: request.id,
         operation: packOperation(0, 0, request.local.length),
       })
-      this.#entries(slot.offset + receiveSlot.offset.entries, request.local)
+      this.#entries(slot.offset, receiveSlot.offset, request.local)
       slots[count++] = slot.index
     }
     if (count > 0) {
@@ -157,9 +158,10 @@ export class TestQueuePair {
     return null
   }
 
-  #entries(offset: number, entries: readonly Entry[]): void {
+  #entries(slot: number, at: { firstEntry: number; furtherEntries: number }, entries: readonly Entry[]): void {
     entries.forEach((entry, index) => {
-      scatterGatherEntry.write(this.mapping.memory, offset + index * scatterGatherEntry.byteLength, {
+      const offset = index === 0 ? at.firstEntry : at.furtherEntries + (index - 1) * scatterGatherEntry.byteLength
+      scatterGatherEntry.write(this.mapping.memory, slot + offset, {
         key: entry.region.key,
         offset: entry.offset,
         byteLength: entry.length,
@@ -213,6 +215,11 @@ export class TestCompletionQueue {
   }
 }
 
+function readReceive(memory: Memory, offset: number) {
+  const slot = receiveSlot.read(memory, offset)
+  return { ...slot, status: outcomeStatus(slot.operation) }
+}
+
 function readSlot(queuePair: TestQueuePair, side: number, index: number, generation: number): TestCompletion | null {
   const { geometry, mapping } = queuePair
   const send = side === 0
@@ -221,7 +228,7 @@ function readSlot(queuePair: TestQueuePair, side: number, index: number, generat
     : geometry.receiveSlotsOffset + index * receiveSlot.byteLength
   const slot = send
     ? { ...sendSlot.read(mapping.memory, offset), sourceNumber: 0, sourceNode: 0 }
-    : receiveSlot.read(mapping.memory, offset)
+    : readReceive(mapping.memory, offset)
   if (!doneToFree(mapping.words, offset / 4, generation)) return null
   return {
     id: slot.id,

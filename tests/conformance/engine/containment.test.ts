@@ -18,7 +18,7 @@ interface Offence {
 }
 
 const spoilEntry = (change: (memory: Memory, entry: number) => void) => (memory: Memory, slot: number) =>
-  change(memory, slot + sendSlot.offset.entries)
+  change(memory, slot + sendSlot.offset.firstEntry)
 
 const spoilOperation = (operation: number) => (memory: Memory, slot: number) => {
   memory.u32[(slot + sendSlot.offset.operation) / 4] = operation

@@ -16,7 +16,7 @@ import {
 import type { CheckedBody, EventBody, EventName, RequestName } from '../../../protocol/control.js'
 import { SharedVerbsError } from '../../../protocol/errors.js'
 import { packKey } from '../../../protocol/keys.js'
-import { opcode } from '../../../protocol/opcodes.js'
+import { opcode, packOutcome } from '../../../protocol/opcodes.js'
 import { controlSocketPath } from '../../../protocol/paths.js'
 import {
   type QueuePairGeometry,
@@ -272,12 +272,13 @@ export class FakeQueuePair {
   finish(taken: Taken, outcome: Outcome = {}): void {
     const base = this.slotOffset(taken.side, taken.slot)
     const { memory, words } = this.mapping
-    const result = { status: outcome.status ?? status.success, byteLength: outcome.byteLength ?? 0 }
-    if (taken.side === 'send') sendSlot.write(memory, base, result)
+    const verdict = outcome.status ?? status.success
+    const byteLength = outcome.byteLength ?? 0
+    if (taken.side === 'send') sendSlot.write(memory, base, { status: verdict, byteLength })
     else {
       receiveSlot.write(memory, base, {
-        ...result,
-        operation: outcome.operation ?? opcode.receive,
+        byteLength,
+        operation: packOutcome(outcome.operation ?? opcode.receive, 0, verdict) >>> 0,
         immediate: outcome.immediate ?? 0,
         sourceNode: outcome.source?.node ?? 0,
         sourceNumber: outcome.source?.number ?? 0,

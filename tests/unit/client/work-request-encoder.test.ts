@@ -51,7 +51,9 @@ const requests = fc.oneof(
 function decode(fake: FakeQueuePair, { slot }: Taken): Record<string, unknown> {
   const found = fake.readSend(slot)
   const { memory } = fake.mapping
-  const entries = fake.slotOffset('send', slot) + sendSlot.offset.entries
+  const base = fake.slotOffset('send', slot)
+  const first = base + sendSlot.offset.firstEntry
+  const further = base + sendSlot.offset.furtherEntries
   const flags = operationFlags(found.operation)
   const count = operationSgeCount(found.operation)
   return {
@@ -60,12 +62,12 @@ function decode(fake: FakeQueuePair, { slot }: Taken): Record<string, unknown> {
     local: Array.from({ length: count }, (_, index) => {
       const { byteLength: length, ...rest } = scatterGatherEntry.read(
         memory,
-        entries + index * scatterGatherEntry.byteLength,
+        index === 0 ? first : further + (index - 1) * scatterGatherEntry.byteLength,
       )
       return { ...rest, length }
     }),
     inline:
-      (flags & workRequestFlag.inline) === 0 ? undefined : memory.u8.slice(entries, entries + found.inlineByteLength),
+      (flags & workRequestFlag.inline) === 0 ? undefined : memory.u8.slice(further, further + found.inlineByteLength),
     remote: { key: found.remoteKey, offset: found.remoteOffset },
     immediate: found.immediate,
     compare: found.compare,
@@ -133,7 +135,7 @@ test('a receive is read as it was posted', async (t) => {
   const found = fake.readReceive(taken!.slot)
   t.is(found.id, -5)
   t.is(operationSgeCount(found.operation), 1)
-  const entries = fake.slotOffset('receive', taken!.slot) + receiveSlot.offset.entries
+  const entries = fake.slotOffset('receive', taken!.slot) + receiveSlot.offset.firstEntry
   t.deepEqual(scatterGatherEntry.read(fake.mapping.memory, entries), {
     key: region.localKey,
     offset: 7,

@@ -12,7 +12,7 @@ const SMALL = { bounceByteLength: 1024, bounceCount: 8, chunkByteLength: 4096 }
 /** As after the death of the process whose memory the request in this slot names. */
 function loseMemoryOf(end: End, slot: number): void {
   const { mapping, geometry } = end.queuePair
-  const word = (geometry.sendSlotsOffset + slot * geometry.sendSlotByteLength) / 4 + sendSlot.word.entries
+  const word = (geometry.sendSlotsOffset + slot * geometry.sendSlotByteLength) / 4 + sendSlot.word.firstEntry
   mapping.memory.f64[(word + scatterGatherEntry.word.key) >>> 1] = 0
 }
 

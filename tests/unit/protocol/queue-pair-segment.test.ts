@@ -68,13 +68,13 @@ test('slots are whole cache lines, and large enough for what they hold', (t) => 
       const of = queuePairGeometry(shape)
       t.is(of.sendSlotByteLength % 64, 0)
       t.is(of.receiveSlotByteLength % 64, 0)
-      t.is(of.sendSlotByteLength - sendSlot.offset.entries, of.inlineByteLength)
+      t.is(of.sendSlotByteLength - sendSlot.offset.furtherEntries, of.inlineByteLength)
       t.true(of.inlineByteLength >= shape.inlineByteLength && of.inlineByteLength % 64 === 0)
       t.true(of.inlineByteLength >= limits.scatterGatherEntries * scatterGatherEntry.byteLength)
     }),
   )
-  const entries = limits.scatterGatherEntries * scatterGatherEntry.byteLength
-  t.true(receiveSlot.byteLength - receiveSlot.offset.entries >= entries)
+  const further = (limits.scatterGatherEntries - 1) * scatterGatherEntry.byteLength
+  t.true(receiveSlot.offset.immediate - receiveSlot.offset.furtherEntries >= further)
 })
 
 test('rings are powers of two with a place for every slot', (t) => {
@@ -139,12 +139,14 @@ test('words of clients and words of the broker never share a cache line', (t) =>
   t.not(lineOf('sendLock'), lineOf('receiveLock'))
 })
 
-test('what a poller reads of a done slot lies in its first line', (t) => {
-  for (const field of ['state', 'status', 'generation', 'byteLength', 'id', 'operation', 'immediate'] as const) {
+test('all that is said of a send or receive with one entry lies in its first line', (t) => {
+  for (const field of ['state', 'generation', 'byteLength', 'id', 'operation', 'position'] as const) {
     t.true(sendSlot.offset[field] < 64)
     t.true(receiveSlot.offset[field] < 64)
   }
-  t.true(receiveSlot.offset.sourceGeneration < 64)
+  t.true(sendSlot.offset.status < 64)
+  t.true(receiveSlot.offset.sourceGeneration < 64 && receiveSlot.offset.sequence < 64)
+  for (const slot of [sendSlot, receiveSlot]) t.is(slot.offset.firstEntry + scatterGatherEntry.byteLength, 64)
 })
 
 test('zeroes are an idle queue pair, and every state has its name', (t) => {
