@@ -83,6 +83,8 @@ export class Lane {
   initiator = false
   /** The provider takes sends. */
   mayPost = false
+  /** Flows were left when frames or the turn's budget ended: nobody goes straight past them. */
+  crowded = false
   /** On the engine's list of lanes to look at. */
   busy = false
   failing = false

@@ -20,6 +20,7 @@ export function pumpLane(engine: Engine, lane: Lane, idle: boolean): number {
     // A notice that found no frame last time goes before flows take them all again.
     if (lane.noticeStarved) work += postBulk(engine, lane)
     work += sendFlows(engine, lane)
+    lane.crowded = lane.hasScheduled
     work += postBulk(engine, lane)
   }
   if (lane.hasNews && (idle || lane.newsMessages >= NEWS_LIMIT || ++lane.newsAge >= NEWS_TURNS)) {

@@ -147,9 +147,9 @@ function tell(engine: Engine, flow: Flow, lane: Lane, straight: StraightSends): 
   engine.markBusy(lane)
 }
 
-/** Nothing of the flow waits, nothing keeps it back, and nobody else waits for the lane's frames. */
+/** Nothing of the flow waits, nothing keeps it back, and nobody else was left waiting for the lane's frames. */
 function isOpen(engine: Engine, flow: Flow, lane: Lane): boolean {
   if (flow.waiting.size > 0 || flow.suspended || flow.dead || flow.resending || flow.queuePair.ending) return false
-  if (lane.state !== 'up' || !lane.mayPost || lane.failing || lane.hasControl || lane.hasScheduled) return false
+  if (lane.state !== 'up' || !lane.mayPost || lane.failing || lane.hasControl || lane.crowded) return false
   return mayRun(engine, flow)
 }
