@@ -1,5 +1,6 @@
 /** What one measurement uses: a connected queue pair, its completion queue, memory in equal pieces, and prepared lists of requests. */
 import type { BenchLinkPlan, BenchOffer } from '../protocol/bench.js'
+import { limits } from '../protocol/limits.js'
 import { Waiter } from './bench-waiter.js'
 import type { CompletionQueue } from './completion-queue.js'
 import type { MemoryRegion } from './memory-region.js'
@@ -9,6 +10,9 @@ import type { ReceiveWorkRequest, ScatterGatherEntry } from './work-request.js'
 
 /** Requests of a list at most; only its last one makes a completion. */
 const LONGEST_LIST = 64
+
+/** Twice as many as sends, where that is possible: a sender that finds no receive waits for the receiver's turn, and is not measured itself. */
+export const receivesFor = (sends: number): number => Math.min(2 * sends, limits.slotsPerQueue)
 
 export class BenchLink {
   readonly plan: BenchLinkPlan
@@ -30,11 +34,12 @@ export class BenchLink {
   static async open(session: Session, plan: BenchLinkPlan): Promise<BenchLink> {
     const rights = { remoteRead: true, remoteWrite: true, remoteAtomic: true }
     const memory = await session.registerMemory(plan.slots * plan.byteLength, rights)
-    const completionQueue = await session.createCompletionQueue({ capacity: 2 * plan.depth })
+    const maxReceive = receivesFor(plan.depth)
+    const completionQueue = await session.createCompletionQueue({ capacity: plan.depth + maxReceive })
     const queuePair = await session.createQueuePair({
       sendCq: completionQueue,
       maxSend: plan.depth,
-      maxReceive: plan.depth,
+      maxReceive,
     })
     return new BenchLink(plan, memory, completionQueue, queuePair)
   }

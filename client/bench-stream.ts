@@ -2,7 +2,7 @@
 import { type BenchFlow, type BenchWindow, benchEnd } from '../protocol/bench.js'
 import { opcode } from '../protocol/opcodes.js'
 import { clock } from '../shm/libc.js'
-import { type BenchLink, tailsOf } from './bench-link.js'
+import { type BenchLink, receivesFor, tailsOf } from './bench-link.js'
 import type { SendWorkRequest } from './work-request.js'
 
 /** Posts lists of which only the last request makes a completion; waits only when the queue is full. */
@@ -35,7 +35,7 @@ export function stream(link: BenchLink, { untilMs }: BenchWindow): void {
 /** Takes what `stream` sends, keeps receives posted, and counts what came inside the window. */
 export function drain(link: BenchLink, { fromMs, untilMs }: BenchWindow): BenchFlow {
   const { waiter, listLength, plan } = link
-  const receives = link.receives(Math.min(plan.slots, plan.depth))
+  const receives = link.receives(receivesFor(Math.min(plan.slots, plan.depth)))
   link.postReceives(receives)
   const list = receives.slice(0, listLength)
   const { batch } = waiter
