@@ -44,13 +44,15 @@ test('a table has one head, and says when others disturbed it', (t) => {
     place: 'remote',
     values,
     foreignCpuPercent: 5,
+    coresNsApart: 40,
   }
-  const rows = [row, { ...row, bytes: 128, foreignCpuPercent: 40 }]
+  const rows = [row, { ...row, bytes: 128, foreignCpuPercent: 40, coresNsApart: 180 }]
   for (const one of rows) printer.row(one)
   printer.end(rows)
   t.is(lines.filter((line) => line.includes('p99.9 us')).length, 1)
   t.true(lines.some((line) => / send +64 +12\.34 +50\.00 +80\.50 +1000$/.test(line)))
-  t.regex(lines.at(-1)!, /^disturbed: others used up to 40 % /)
+  t.regex(lines.at(-2)!, /^disturbed: others used up to 40 % /)
+  t.regex(lines.at(-1)!, /^cores 0 and 1: 40 to 180 ns apart; near ones, of one cache, would be faster$/)
 })
 
 test('curves with the same name in two pictures are told apart', (t) => {

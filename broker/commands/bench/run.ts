@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { SharedVerbsError } from '../../../protocol/errors.js'
 import { Children } from '../demo/children.js'
 import { type BenchBroker, findBrokers } from './brokers.js'
+import { CoreDistance, greaterDistance } from './core-distance.js'
 import { Crew } from './crew.js'
 import { atomics, bandwidth, pairs, rate } from './flow.js'
 import { Foreign } from './foreign.js'
@@ -89,15 +90,27 @@ export class Bench {
 
   async *rows(): Rows {
     const stage = this.#stage ?? (await this.start())
-    for (const name of this.#settings.tests) {
-      try {
-        for await (const row of tests[name](stage)) {
-          yield row
+    const distance = await CoreDistance.ofFirstTwo()
+    try {
+      let before = await distance?.measure()
+      for (const name of this.#settings.tests) {
+        for await (const row of this.#rowsOf(stage, name)) {
+          const after = await distance?.measure()
+          yield { ...row, coresNsApart: greaterDistance(before, after) }
+          before = after
           stage.foreign.restart()
         }
-      } catch (error) {
-        throw withLogs(error, name, stage.brokers)
       }
+    } finally {
+      await distance?.end()
+    }
+  }
+
+  async *#rowsOf(stage: Stage, name: TestName): Rows {
+    try {
+      yield* tests[name](stage)
+    } catch (error) {
+      throw withLogs(error, name, stage.brokers)
     }
   }
 }

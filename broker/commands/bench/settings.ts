@@ -53,6 +53,8 @@ export interface BenchRow {
   readonly values: Readonly<Record<string, number>>
   /** Of all cores, used by others while it was measured. */
   readonly foreignCpuPercent: number
+  /** How far apart cores 0 and 1 were before or after, whichever is more, in nanoseconds; null: one core, or others had them. */
+  readonly coresNsApart: number | null
 }
 
 export interface BenchResult {

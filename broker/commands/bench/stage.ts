@@ -37,5 +37,6 @@ export function rowOf(
   values: BenchRow['values'],
 ): BenchRow {
   const { work, bytes, pairs = 1 } = what
-  return { test, work, bytes, pairs, place: placeOf(stage), values, foreignCpuPercent: stage.foreign.percent() }
+  const foreignCpuPercent = stage.foreign.percent()
+  return { test, work, bytes, pairs, place: placeOf(stage), values, foreignCpuPercent, coresNsApart: null }
 }

@@ -1,4 +1,5 @@
 /** Tables as perftest prints them: a title that says what is measured, a header with units, one result a line, 80 columns at most. */
+import { FAR_NS } from './core-distance.js'
 import type { BenchResult, BenchRow, BenchSettings, TestName } from './settings.js'
 
 interface Column {
@@ -103,7 +104,6 @@ const DISTURBED_PERCENT = 10
 export class TablePrinter {
   readonly #print: (line: string) => void
   #test: TestName | undefined
-  #disturbed = false
 
   constructor(print: (line: string) => void) {
     this.#print = print
@@ -118,16 +118,27 @@ export class TablePrinter {
       this.#print(' work'.padEnd(workWidth) + columns.map(({ header, width }) => header.padStart(width)).join(''))
     }
     this.#print(` ${row.work}`.padEnd(workWidth) + columns.map((one) => cell(row, one)).join(''))
-    this.#disturbed ||= row.foreignCpuPercent > DISTURBED_PERCENT
   }
 
-  /** A last line when figures are not to be trusted. */
+  /** Last lines: what the machine did meanwhile that changes figures. */
   end(rows: readonly BenchRow[]): void {
-    if (!this.#disturbed) return
-    const most = Math.max(...rows.map(({ foreignCpuPercent }) => foreignCpuPercent))
-    this.#print('')
-    this.#print(`disturbed: others used up to ${most} % of the cores meanwhile`)
+    const notes = [disturbance(rows), distance(rows)].filter((note) => note !== undefined)
+    if (notes.length > 0) this.#print('')
+    for (const note of notes) this.#print(note)
   }
+}
+
+function disturbance(rows: readonly BenchRow[]): string | undefined {
+  const most = Math.max(...rows.map(({ foreignCpuPercent }) => foreignCpuPercent))
+  return most > DISTURBED_PERCENT ? `disturbed: others used up to ${most} % of the cores meanwhile` : undefined
+}
+
+function distance(rows: readonly BenchRow[]): string | undefined {
+  const all = rows.map(({ coresNsApart }) => coresNsApart).filter((one) => one !== null)
+  if (all.length === 0) return undefined
+  const [least, most] = [Math.min(...all), Math.max(...all)]
+  const range = most < 1.5 * least ? most.toFixed(0) : `${least.toFixed(0)} to ${most.toFixed(0)}`
+  return `cores 0 and 1: ${range} ns apart${most > FAR_NS ? '; near ones, of one cache, would be faster' : ''}`
 }
 
 function cell(row: BenchRow, { key, decimals = 0, width }: Column): string {
