@@ -7,7 +7,6 @@ import { counterIndex } from '../../protocol/node-file.js'
 import { opcode } from '../../protocol/opcodes.js'
 import { status } from '../../protocol/statuses.js'
 import { sendOpcode } from '../provider/provider.js'
-import { chunkLimit, windowLimit } from './bulk-pace.js'
 import type { Engine } from './engine.js'
 import { finishSend, markWhole, settleFlow } from './finish.js'
 import { gather } from './gather.js'
@@ -101,9 +100,9 @@ function postChunk(engine: Engine, lane: Lane, request: SendRequest): boolean {
   const read = request.opcode === opcode.read
   if (read && lane.readsOutstanding >= Math.max(1, lane.parameters.readsInitiated - 1)) return false
   const left = request.byteLength - request.moved
-  const shared = lane.pace.isShared(engine.nowMs)
-  let byteLength = Math.min(left, chunkLimit(lane.parameters.chunkByteLength, shared))
-  const window = windowLimit(engine.options.bulkWindowByteLength, shared)
+  const pace = lane.pace.at(engine.nowMs)
+  let byteLength = Math.min(left, lane.parameters.chunkByteLength, pace.chunkByteLength)
+  const window = Math.min(engine.options.bulkWindowByteLength, pace.windowByteLength)
   if (lane.bulkChunks > 0 && lane.bulkPostedByteLength + byteLength > window) {
     engine.counters[counterIndex['bulk-window-stalls']]!++
     return false

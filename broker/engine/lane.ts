@@ -479,6 +479,7 @@ export class Lane {
     this.batch.begin((this.#ledgerTail - 1) >>> 0, this.sendIdHigh, opcode, flags, remoteAddress, remoteKey)
     this.batch.addSge(address, byteLength, localKey)
     this.bulkPostedByteLength += byteLength
+    this.pace.bulkBytes += byteLength
     this.bulkChunks++
     if (read) this.readsOutstanding++
     else {
