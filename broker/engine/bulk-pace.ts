@@ -64,3 +64,12 @@ export class BulkPace {
     this.#bytesBefore = this.bulkBytes
   }
 }
+
+/** What the lane may have posted and not completed at this pace; never more than it may have at all. */
+export function windowLimit(wholeByteLength: number, { windowByteLength }: Pace): number {
+  return Math.min(wholeByteLength, windowByteLength)
+}
+
+export function chunkLimit(wholeByteLength: number, { chunkByteLength }: Pace): number {
+  return Math.min(wholeByteLength, chunkByteLength)
+}

@@ -7,6 +7,7 @@ import { counterIndex } from '../../protocol/node-file.js'
 import { opcode } from '../../protocol/opcodes.js'
 import { status } from '../../protocol/statuses.js'
 import { sendOpcode } from '../provider/provider.js'
+import { chunkLimit, windowLimit } from './bulk-pace.js'
 import type { Engine } from './engine.js'
 import { finishSend, markWhole, settleFlow } from './finish.js'
 import { gather } from './gather.js'
@@ -101,8 +102,8 @@ function postChunk(engine: Engine, lane: Lane, request: SendRequest): boolean {
   if (read && lane.readsOutstanding >= Math.max(1, lane.parameters.readsInitiated - 1)) return false
   const left = request.byteLength - request.moved
   const pace = lane.pace.at(engine.nowMs)
-  let byteLength = Math.min(left, lane.parameters.chunkByteLength, pace.chunkByteLength)
-  const window = Math.min(engine.options.bulkWindowByteLength, pace.windowByteLength)
+  let byteLength = Math.min(left, chunkLimit(lane.parameters.chunkByteLength, pace))
+  const window = windowLimit(engine.options.bulkWindowByteLength, pace)
   if (lane.bulkChunks > 0 && lane.bulkPostedByteLength + byteLength > window) {
     engine.counters[counterIndex['bulk-window-stalls']]!++
     return false

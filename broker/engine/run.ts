@@ -8,6 +8,7 @@ import { queuePairState } from '../../protocol/queue-pair-segment.js'
 import { messageFlag, messageType, regionRight } from '../../protocol/wire.js'
 import { copyBytes } from '../../shm/copy.js'
 import { sendOpcode } from '../provider/provider.js'
+import { windowLimit } from './bulk-pace.js'
 import type { Engine } from './engine.js'
 import { markPosted, markWhole } from './finish.js'
 import type { Flow } from './flow.js'
@@ -65,7 +66,7 @@ export function tallySends(engine: Engine, flow: Flow, count: number, bytes: num
 /** A write that is one short chunk is posted at once, if no longer transfer of the lane waits for its turn. */
 function writeRun(engine: Engine, lane: Lane, flow: Flow, most: number): number {
   if (flow.announced + flow.unposted > 0) return 0
-  const window = Math.min(engine.options.bulkWindowByteLength, lane.pace.at(engine.nowMs).windowByteLength)
+  const window = windowLimit(engine.options.bulkWindowByteLength, lane.pace.at(engine.nowMs))
   let count = 0
   let bytes = 0
   for (; count < most && lane.bulk.length === 0; count++) {

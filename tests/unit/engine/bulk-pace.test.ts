@@ -1,6 +1,6 @@
 /** What bulk leaves in front of small messages, and for how long after the last of them. */
 import test from 'ava'
-import { BulkPace, pace } from '../../../broker/engine/bulk-pace.js'
+import { BulkPace, chunkLimit, pace, windowLimit } from '../../../broker/engine/bulk-pace.js'
 
 const KIB = 1024
 const MIB = 2 ** 20
@@ -44,8 +44,14 @@ test('what was seen before a silence says nothing about what comes after it', (t
   t.is(lane.at(1001), pace.besideMany)
 })
 
-test('two chunks fit into each window: one is copied in while another is copied out', (t) => {
-  for (const { windowByteLength, chunkByteLength } of [pace.besideFew, pace.besideMany])
-    t.true(2 * chunkByteLength <= windowByteLength)
+test('window and chunk are smaller beside small messages, never larger than what the lane has', (t) => {
+  t.is(windowLimit(4 * MIB, pace.alone), 4 * MIB)
+  t.is(chunkLimit(MIB, pace.alone), MIB)
+  for (const beside of [pace.besideFew, pace.besideMany]) {
+    t.true(windowLimit(4 * MIB, beside) < MIB)
+    t.is(windowLimit(4096, beside), 4096)
+    t.true(chunkLimit(MIB, beside) * 2 <= windowLimit(4 * MIB, beside), 'one is copied in while another is copied out')
+    t.is(chunkLimit(4096, beside), 4096)
+  }
   t.true(pace.besideMany.windowByteLength < pace.besideFew.windowByteLength)
 })
