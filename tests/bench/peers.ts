@@ -10,7 +10,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { CoreDistance, FAR_NS, greaterDistance } from '../../broker/commands/bench/core-distance.js'
+import { CoreDistance, FAR_NS } from '../../broker/commands/bench/core-distance.js'
 import { machineNow } from '../../broker/commands/bench/run.js'
 import { libfabric } from './peers/libfabric.js'
 import { net } from './peers/net.js'
@@ -59,13 +59,15 @@ function presentPeers(): Peer[] {
 const tally = { measured: 0, repeated: 0, far: 0 }
 
 /** With near cores, if that comes about in a few tries; else the last try counts. */
-async function measureNear(distance: CoreDistance | undefined, measure: () => Promise<number | undefined>) {
+async function measureNear(
+  distance: CoreDistance | undefined,
+  measure: () => Promise<number | undefined>,
+): Promise<number | undefined> {
   tally.measured++
   for (let left = tries; ; left--) {
-    const before = await distance?.measure()
     const value = await measure()
-    const farthest = greaterDistance(before, await distance?.measure())
-    const isFar = farthest !== null && farthest > FAR_NS
+    const nsApart = (await distance?.sinceLast()) ?? null
+    const isFar = nsApart !== null && nsApart > FAR_NS
     if (!isFar || left <= 1) {
       if (isFar) tally.far++
       return value

@@ -44,14 +44,10 @@ async function startEnd(shared: SharedArrayBuffer, side: number, core: number): 
   return { worker, next }
 }
 
-/** Of what was found before and after something was measured. */
-export function greaterDistance(before: number | null = null, after: number | null = null): number | null {
-  return before === null || after === null ? (before ?? after) : Math.max(before, after)
-}
-
 export class CoreDistance {
   readonly #words: Words
   readonly #ends: readonly End[]
+  #last: number | null = null
 
   private constructor(words: Words, ends: readonly End[]) {
     this.#words = words
@@ -69,7 +65,8 @@ export class CoreDistance {
     }
     const distance = new CoreDistance(new SharedWords(new Int32Array(shared), 0, systemFutex), ends)
     // The first time is the compiler's.
-    await distance.measure()
+    await distance.#measure()
+    distance.#last = await distance.#measure()
     return distance
   }
 
@@ -79,8 +76,15 @@ export class CoreDistance {
     return CoreDistance.between(0, 1).catch(() => undefined)
   }
 
-  /** Nanoseconds one way, in a millisecond or two; null when others had the cores. */
-  async measure(): Promise<number | null> {
+  /** Nanoseconds one way, now or when this was asked last, whichever is more: what was measured in between had that. Null: others had the cores. */
+  async sinceLast(): Promise<number | null> {
+    const [before, after] = [this.#last, await this.#measure()]
+    this.#last = after
+    return before === null || after === null ? (before ?? after) : Math.max(before, after)
+  }
+
+  /** Takes a millisecond or two. */
+  async #measure(): Promise<number | null> {
     this.#words.store(0, 0)
     const reports = this.#ends.map(({ next }) => next())
     for (const { worker } of this.#ends) worker.postMessage('go')

@@ -3,7 +3,7 @@ import type { BenchFlow, OneSidedOpcode } from '../../../protocol/bench.js'
 import type { Spent } from './brokers.js'
 import { type Pair, processIdsOf } from './crew.js'
 import { alone, sizesOr } from './latency.js'
-import type { BenchRow, TestName } from './settings.js'
+import type { MeasuredRow, TestName } from './settings.js'
 import { linkPlan, placeOf, type Rows, rowOf, type Stage } from './stage.js'
 import { costs, spentIn, type Timed, windowFor } from './window.js'
 
@@ -40,7 +40,7 @@ interface FlowTest {
   readonly slots?: number
 }
 
-async function flowRow(stage: Stage, { test, work, bytes, pairs = 1, flow, slots }: FlowTest): Promise<BenchRow> {
+async function flowRow(stage: Stage, { test, work, bytes, pairs = 1, flow, slots }: FlowTest): Promise<MeasuredRow> {
   const { settings, crew, brokers } = stage
   const { durationMs } = settings
   const plan = linkPlan(stage, bytes, slots)

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { SharedVerbsError } from '../../../protocol/errors.js'
 import { Children } from '../demo/children.js'
 import { type BenchBroker, findBrokers } from './brokers.js'
-import { CoreDistance, greaterDistance } from './core-distance.js'
+import { CoreDistance } from './core-distance.js'
 import { Crew } from './crew.js'
 import { atomics, bandwidth, pairs, rate } from './flow.js'
 import { Foreign } from './foreign.js'
@@ -88,16 +88,13 @@ export class Bench {
     return { machine, settings: this.#settings, rows, seconds, directory }
   }
 
-  async *rows(): Rows {
+  async *rows(): AsyncGenerator<BenchRow, void, undefined> {
     const stage = this.#stage ?? (await this.start())
     const distance = await CoreDistance.ofFirstTwo()
     try {
-      let before = await distance?.measure()
       for (const name of this.#settings.tests) {
         for await (const row of this.#rowsOf(stage, name)) {
-          const after = await distance?.measure()
-          yield { ...row, coresNsApart: greaterDistance(before, after) }
-          before = after
+          yield { ...row, coresNsApart: (await distance?.sinceLast()) ?? null }
           stage.foreign.restart()
         }
       }

@@ -43,8 +43,8 @@ export interface BenchSettings {
   readonly keep: boolean
 }
 
-/** One result: what was done, and numbers by name, whose unit comes last. */
-export interface BenchRow {
+/** What a test finds: what was done, and numbers by name, whose unit comes last. */
+export interface MeasuredRow {
   readonly test: TestName
   readonly work: string
   readonly bytes: number
@@ -53,6 +53,10 @@ export interface BenchRow {
   readonly values: Readonly<Record<string, number>>
   /** Of all cores, used by others while it was measured. */
   readonly foreignCpuPercent: number
+}
+
+/** One result. */
+export interface BenchRow extends MeasuredRow {
   /** How far apart cores 0 and 1 were before or after, whichever is more, in nanoseconds; null: one core, or others had them. */
   readonly coresNsApart: number | null
 }

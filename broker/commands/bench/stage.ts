@@ -3,7 +3,7 @@ import type { BenchLinkPlan } from '../../../protocol/bench.js'
 import type { BenchBroker } from './brokers.js'
 import type { Crew } from './crew.js'
 import type { Foreign } from './foreign.js'
-import type { BenchRow, BenchSettings, TestName } from './settings.js'
+import type { BenchSettings, MeasuredRow, TestName } from './settings.js'
 
 export interface Stage {
   readonly settings: BenchSettings
@@ -12,7 +12,7 @@ export interface Stage {
   readonly foreign: Foreign
 }
 
-export type Rows = AsyncGenerator<BenchRow, void, undefined>
+export type Rows = AsyncGenerator<MeasuredRow, void, undefined>
 
 export const placeOf = ({ settings }: Stage): 'local' | 'remote' => (settings.isLocal ? 'local' : 'remote')
 
@@ -34,9 +34,8 @@ export function rowOf(
   stage: Stage,
   test: TestName,
   what: { readonly work: string; readonly bytes: number; readonly pairs?: number },
-  values: BenchRow['values'],
-): BenchRow {
+  values: MeasuredRow['values'],
+): MeasuredRow {
   const { work, bytes, pairs = 1 } = what
-  const foreignCpuPercent = stage.foreign.percent()
-  return { test, work, bytes, pairs, place: placeOf(stage), values, foreignCpuPercent, coresNsApart: null }
+  return { test, work, bytes, pairs, place: placeOf(stage), values, foreignCpuPercent: stage.foreign.percent() }
 }
