@@ -13,7 +13,7 @@ import {
   sendOpcodeOf,
   workRequestFlag,
 } from '../protocol/opcodes.js'
-import { receiveSlot, scatterGatherEntry, sendSlot } from '../protocol/queue-pair-segment.js'
+import { entryWord, receiveSlot, scatterGatherEntry, sendSlot } from '../protocol/queue-pair-segment.js'
 import type { Attachment } from './attachment.js'
 import type { QueuePairSegment } from './queue-pair-segment.js'
 import type { EntryFields, ReceiveWorkRequest, ScatterGatherEntry, SendFields } from './work-request.js'
@@ -36,7 +36,6 @@ const RECEIVE = receiveSlot.word
 const RECEIVE_ID = receiveSlot.offset.id / 8
 const RECEIVE_FIRST_ENTRY = receiveSlot.word.firstEntry
 const RECEIVE_FURTHER_ENTRIES = receiveSlot.word.furtherEntries
-const ENTRY_WORDS = scatterGatherEntry.byteLength / 4
 const ENTRY_KEY = scatterGatherEntry.offset.key / 8
 const ENTRY_OFFSET = scatterGatherEntry.word.offset
 const ENTRY_LENGTH = scatterGatherEntry.word.byteLength
@@ -279,7 +278,7 @@ function writeEntries(
 ): void {
   for (let index = 0; index < count; index++) {
     const entry = local![index] as EntryFields
-    const base = index === 0 ? first : further + (index - 1) * ENTRY_WORDS
+    const base = entryWord(first, further, index)
     f64[(base >>> 1) + ENTRY_KEY] = entry.region === undefined ? entry.key! : entry.region.localKey
     u32[base + ENTRY_OFFSET] = entry.offset
     u32[base + ENTRY_LENGTH] = entry.length

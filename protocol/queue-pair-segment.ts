@@ -122,6 +122,13 @@ export const scatterGatherEntry = layout('scatter-gather-entry', {
   byteLength: u32(),
 })
 
+const ENTRY_WORDS = scatterGatherEntry.byteLength / 4
+
+/** Where entry `index` of a slot stands: the first in its first line, the others behind. In 32-bit words. */
+export function entryWord(first: number, further: number, index: number): number {
+  return index === 0 ? first : further + (index - 1) * ENTRY_WORDS
+}
+
 /** Exactly-once memory of an atomic the broker executed for the connected peer; index = sequence modulo the window. */
 export const atomicRecord = layout('atomic-record', {
   /** 0 free, 1 intent written, 2 executed. */

@@ -1,15 +1,13 @@
 /** Scatter/gather entries as clients wrote them: read once, checked against the tables, kept as regions. */
 import { limits } from '../../protocol/limits.js'
 import { operationSgeCount } from '../../protocol/opcodes.js'
-import { receiveSlot, scatterGatherEntry } from '../../protocol/queue-pair-segment.js'
+import { entryWord, receiveSlot, scatterGatherEntry } from '../../protocol/queue-pair-segment.js'
 import { type Status, status } from '../../protocol/statuses.js'
 import { regionRight } from '../../protocol/wire.js'
 import type { Engine } from './engine.js'
 import type { EngineQueuePair } from './queue-pair.js'
 import { within } from './region.js'
 import type { ReceiveRequest, ScatterGather } from './request.js'
-
-const ENTRY_WORDS = scatterGatherEntry.byteLength / 4
 
 /**
  * Checks each entry against the tables; entries of length 0 are left out, as devices may stumble over them. `first` and `further`: where the
@@ -26,7 +24,7 @@ export function copyEntries(
 ): Status {
   const { u32, f64 } = queuePair.memory
   for (let index = 0; index < entries; index++) {
-    const at = index === 0 ? first : further + (index - 1) * ENTRY_WORDS
+    const at = entryWord(first, further, index)
     const byteLength = u32[at + scatterGatherEntry.word.byteLength]!
     if (byteLength === 0) continue
     const offset = u32[at + scatterGatherEntry.word.offset]!
