@@ -29,7 +29,7 @@ import type { Futex } from './words.js'
 
 // ---------------------------------------------------------------------------------------------------------- errors
 
-export const { EAGAIN, EINTR, EPERM, ENOENT, ESRCH, EBADF, EACCES, EINVAL, EMFILE, ENFILE, ENOSPC, EPIPE } =
+export const { EAGAIN, EINTR, EPERM, ENOENT, ESRCH, EBADF, EACCES, EINVAL, EMFILE, ENFILE, ENOSPC, EPIPE, EIO } =
   constants.errno
 export const { EADDRINUSE, ECONNRESET, ECONNREFUSED, EINPROGRESS, EMSGSIZE, ETIMEDOUT, ENOTCONN, ENOPROTOOPT } =
   constants.errno
@@ -80,6 +80,7 @@ const c = {
   getrlimit: call('getrlimit', 'int', 'uintptr_t'),
   getsockname: call('getsockname', 'int', 'uintptr_t', 'uintptr_t'),
   getsockopt: call('getsockopt', 'int', 'int', 'int', 'uintptr_t', 'uintptr_t'),
+  ioctl: call('ioctl', 'int', 'uint64', 'uintptr_t'),
   listen: call('listen', 'int', 'int'),
   munmap: call('munmap', 'uintptr_t', 'uintptr_t'),
   poll: call('poll', 'uintptr_t', 'uint64', 'int'),
@@ -90,6 +91,7 @@ const c = {
   sched_yield: call('sched_yield'),
   sched_getcpu: call('sched_getcpu'),
   send: call('send', 'int', 'uintptr_t', 'uintptr_t', 'int'),
+  sendfile: call('sendfile', 'int', 'int', 'uintptr_t', 'uintptr_t'),
   sendmsg: call('sendmsg', 'int', 'uintptr_t', 'int'),
   sendto: call('sendto', 'int', 'uintptr_t', 'uintptr_t', 'int', 'uintptr_t', 'int'),
   setsockopt: call('setsockopt', 'int', 'int', 'int', 'uintptr_t', 'int'),
@@ -537,6 +539,10 @@ const SOCK_CLOEXEC = 0x80000
 const SOL_SOCKET = 1
 const SO_REUSEADDR = 2
 const SO_ERROR = 4
+const SO_LINGER = 13
+const TCP_INFO = 11
+const TCP_ESTABLISHED = 1
+const SIOCOUTQ = 0x5411
 const SO_SNDBUF = 7
 const SO_RCVBUF = 8
 const SO_PEERCRED = 17
@@ -634,6 +640,24 @@ export function setNoDelay(fd: number): number {
   return setOption(fd, IPPROTO_TCP, TCP_NODELAY, 1)
 }
 
+/** 0 or -errno. An abrupt close, also by the end of the process, drops what was not sent and resets the connection (socket(7), SO_LINGER of 0). */
+export function setAbruptClose(fd: number, isAbrupt: boolean): number {
+  arena.i32[at.option / 4] = isAbrupt ? 1 : 0
+  arena.i32[at.option / 4 + 1] = 0
+  return outcome(c.setsockopt(fd, SOL_SOCKET, SO_LINGER, OPTION_ADDRESS, 8))
+}
+
+/** Whether a TCP connection stands: its other end neither closed nor reset it, as far as this kernel was told (tcp(7), TCP_INFO). */
+export function isEstablished(fd: number): boolean {
+  return getOption(fd, IPPROTO_TCP, TCP_INFO, 1) === 0 && arena.u8[at.option] === TCP_ESTABLISHED
+}
+
+/** Bytes of a TCP connection that the other end's kernel has not acknowledged, or -errno (tcp(7), SIOCOUTQ). */
+export function unacknowledgedBytes(fd: number): number {
+  const result = outcome(c.ioctl(fd, SIOCOUTQ, OPTION_ADDRESS))
+  return result < 0 ? result : arena.i32[at.option / 4]!
+}
+
 /** 0 or -errno. 'reno' is in every kernel, and allowed to everybody. */
 export function setCongestionControl(fd: number, name: 'reno'): number {
   const { written } = encoder.encodeInto(name, arena.u8.subarray(at.option, at.option + 16))
@@ -669,6 +693,16 @@ export function receive(fd: number, address: number, byteLength: number, flags: 
  */
 export function sendVector(fd: number, iovecAddress: number, count: number): number {
   const result = c.writev(fd, iovecAddress, count)
+  return result < 0 ? -koffi.errno() : result
+}
+
+/**
+ * Sends bytes of a file from a non-blocking socket; bytes, 0 = the file ends there, or -errno. Where they begin stands at `offsetAddress`
+ * (64 bits), and is moved on. TCP sends the file's pages themselves (sendfile(2)): until the peer has read them, it finds what stands in
+ * them by then.
+ */
+export function sendFile(fd: number, file: number, offsetAddress: number, byteLength: number): number {
+  const result = c.sendfile(fd, file, offsetAddress, byteLength)
   return result < 0 ? -koffi.errno() : result
 }
 

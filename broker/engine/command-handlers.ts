@@ -252,8 +252,10 @@ export const handlers: Handlers = {
     const mapping = Mapping.at(given.span.address, given.span.byteLength)
     const region = new Region({ ...given, memory: mapping.memory })
     const rights = { localWrite: true, remoteRead: true, remoteWrite: true }
+    const { address, byteLength } = given.span
+    const file = { descriptor: given.descriptor, offset: 0 }
     region.registered = await call<RegisteredMemory>((done) =>
-      engine.device.registerMemory(job.domain, given.span.address, given.span.byteLength, rights, done),
+      engine.device.registerMemory(job.domain, address, byteLength, rights, done, file),
     )
     region.onDrop = () => mapping.close()
     engine.regions.set(region)

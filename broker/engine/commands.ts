@@ -132,9 +132,9 @@ export interface EngineCommands {
     arguments: { job: number; peer: number; lane: number | null; trafficClass: number }
     answer: null
   }
-  /** Maps and registers memory once; `span` is the whole arena of the region. */
+  /** Maps and registers memory once; `span` is the whole arena of the region, mapped from the beginning of the file `descriptor`. */
   'add-region': {
-    arguments: Numbered & { job: number; span: MappedSpan; byteLength: number; rights: number }
+    arguments: Numbered & { job: number; span: MappedSpan; descriptor: number; byteLength: number; rights: number }
     answer: { deviceKey: number }
   }
   /** Refuses new uses, waits for local and remote requests that name it (revoke handshake), deregisters. */

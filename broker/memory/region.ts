@@ -127,6 +127,7 @@ export class Regions extends ObjectRegistry<Region> {
       generation,
       job: region.job.number,
       span: { address: mapping.address, byteLength: mapping.byteLength },
+      descriptor: mapping.fd,
       byteLength,
       rights,
     })

@@ -97,6 +97,12 @@ export interface ProviderQueuePair {
   readonly limits: QueuePairLimits
 }
 
+/** What `address` is mapped from: an open descriptor of a file that nobody shrinks, and where in it. Open until it is deregistered. */
+export interface MemoryFile {
+  readonly descriptor: number
+  readonly offset: number
+}
+
 export interface MemoryRights {
   readonly localWrite: boolean
   readonly remoteRead: boolean
@@ -251,13 +257,17 @@ export interface Device {
 
   allocateProtectionDomain(done: Done<ProtectionDomain>): void
   freeProtectionDomain(domain: ProtectionDomain, done: Done<true>): void
-  /** Registers mapped memory once; remote addresses count from 0 at `address` (iova 0). Deregister before unmapping. */
+  /**
+   * Registers mapped memory once; remote addresses count from 0 at `address` (iova 0). Deregister before unmapping. Told the `file`, a
+   * provider without a device may hand over pages instead of copying them.
+   */
   registerMemory(
     domain: ProtectionDomain,
     address: number,
     byteLength: number,
     rights: MemoryRights,
     done: Done<RegisteredMemory>,
+    file?: MemoryFile,
   ): void
   deregisterMemory(memory: RegisteredMemory, done: Done<true>): void
   createCompletionQueue(capacity: number, done: Done<ProviderCompletionQueue>): void

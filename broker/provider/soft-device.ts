@@ -11,6 +11,7 @@ import type {
   Device,
   DeviceCapabilities,
   Done,
+  MemoryFile,
   MemoryRights,
   PortState,
   ProtectionDomain,
@@ -129,6 +130,7 @@ class OpenedSoftDevice implements SoftDevice {
     byteLength: number,
     rights: MemoryRights,
     done: Done<RegisteredMemory>,
+    file: MemoryFile | null = null,
   ): void {
     if (this.#isGone(done)) return
     if (!this.#domains.has(domain.handle)) {
@@ -140,7 +142,7 @@ class OpenedSoftDevice implements SoftDevice {
     } else if (byteLength > REGION_BYTES_MAX) {
       fail(done, 'limit', `registering ${byteLength} bytes: ${REGION_BYTES_MAX} are possible at once`)
     } else {
-      const region = this.#context.table.register(address, byteLength, domain.handle, rights)
+      const region = this.#context.table.register(address, byteLength, domain.handle, rights, file)
       this.counters.memoryRegions = this.#context.table.count
       if (region === null) fail(done, 'limit', `registering ${byteLength} bytes: no key is left`)
       else done(null, region)

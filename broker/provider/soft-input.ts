@@ -10,10 +10,11 @@
  * Alignment: frames begin at multiples of 8 of the stream, and what is received is put into the scratch buffer so that
  * they do so there too.
  */
-import { EAGAIN, EINTR, receive } from '../../shm/libc.js'
+import { EAGAIN, EINTR, isEstablished, receive } from '../../shm/libc.js'
 import type { Memory } from '../../shm/memory.js'
 import type { ProviderCounters } from './provider.js'
 import type { QueuePairFaults } from './soft-faults.js'
+import { FILE_BYTES_MIN } from './soft-output.js'
 import type { Placement } from './soft-placement.js'
 import type { Requester } from './soft-requester.js'
 import type { Responder } from './soft-responder.js'
@@ -25,8 +26,12 @@ export const SCRATCH_BYTES = 256 * 1024
 export const SCRATCH_MARGIN_BYTES = 64
 /** From this many missing bytes on, a payload is received straight into its place. */
 const DIRECT_BYTES = 16 * 1024
-/** Behind a long payload most likely comes another: then little is received into the scratch buffer. */
+/**
+ * Behind a long payload most likely comes another, also behind a small frame between them: then little is received into the scratch buffer,
+ * and more again with each call that brought all it could.
+ */
 const BULK_SCRATCH_BYTES = 4 * 1024
+const SCRATCH_GROWTH = 8
 
 /** Where the payload of the current frame goes. */
 const sink = { discard: 0, request: 1, read: 2 } as const
@@ -42,11 +47,13 @@ export class Input {
   readonly #frame = new Frame()
   readonly #stash = new Uint8Array(EXTENDED_HEADER_BYTES)
   #stashed = 0
+  #fd = -1
   /** Payload and padding bytes of the current frame that are still to come. */
   #missing = 0
   #padding = 0
   #sink: number = sink.discard
-  #isBulk = false
+  /** Bytes that a call brings into the scratch buffer at most, beyond the current payload. */
+  #scratchBytes = SCRATCH_BYTES
   /** The last call brought less than it could, and nothing was heard since: nothing waits in the socket. */
   isDrained = true
 
@@ -75,6 +82,7 @@ export class Input {
 
   /** One call to the kernel and all that follows from it. Bytes received; 0 when there were none or trouble was noted. */
   receive(fd: number, nowMs: number): number {
+    this.#fd = fd
     if (this.#missing >= DIRECT_BYTES && this.#sink !== sink.discard) {
       const span = Math.min(this.#placement.span(), this.#missing)
       if (span > 0) return this.#receiveInPlace(fd, span)
@@ -99,14 +107,13 @@ export class Input {
 
   #receiveFrames(fd: number, nowMs: number): number {
     const lead = this.#lead()
-    const likely = this.#isBulk ? this.#missing + BULK_SCRATCH_BYTES : SCRATCH_BYTES
     // A payload that is dropped goes through the scratch buffer too and may be longer than it.
-    const wanted = Math.min(likely, this.#scratch.byteLength - lead)
+    const wanted = Math.min(this.#missing + this.#scratchBytes, SCRATCH_BYTES, this.#scratch.byteLength - lead)
     const received = receive(fd, this.#scratch.address + lead, wanted, 0)
     if (!this.#hasReceived(received, wanted)) return 0
     const start = this.#stashed > 0 ? 0 : lead
     this.#stashed = 0
-    this.#isBulk = false
+    if (received === wanted) this.#scratchBytes = Math.min(this.#scratchBytes * SCRATCH_GROWTH, SCRATCH_BYTES)
     this.#parse(start, lead + received, nowMs)
     return received
   }
@@ -181,7 +188,7 @@ export class Input {
     this.#missing = frame.byteLength
     this.#padding = paddingOf(frame.byteLength)
     this.#sink = sink.discard
-    this.#isBulk = frame.byteLength >= DIRECT_BYTES
+    if (frame.byteLength >= DIRECT_BYTES) this.#scratchBytes = BULK_SCRATCH_BYTES
     if (!this.#requester.acknowledge(frame.acknowledged)) this.#trouble.streamBroke(true)
     else if (frame.type <= frameType.read) this.#beginRequest(frame)
     else if (frame.type === frameType.readResponse) this.#beginResponse(frame)
@@ -212,12 +219,22 @@ export class Input {
   #finishFrame(): void {
     const where = this.#sink
     this.#sink = sink.discard
+    if (this.#frame.byteLength >= FILE_BYTES_MIN && !this.#isPeerThere()) {
+      this.#trouble.streamBroke(false)
+      return
+    }
     if (where === sink.request) {
       this.#responder.finish(this.#frame)
       this.#lookForCut()
     } else if (where === sink.read && (this.#frame.flags & frameFlag.last) !== 0) {
       this.#requester.finishRead()
     }
+  }
+
+  /** Long payload may have come from pages that their owner has back since the peer's end went: only while that stands it is believed. */
+  #isPeerThere(): boolean {
+    this.#counters.systemCalls++
+    return isEstablished(this.#fd)
   }
 
   #stashRest(at: number, end: number): void {

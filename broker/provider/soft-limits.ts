@@ -2,7 +2,7 @@
 import type { DeviceCapabilities, QueuePairAddress, QueuePairAttributes, QueuePairLimits } from './provider.js'
 import { isToken } from './soft-hello.js'
 import { COPY_BYTES_MAX } from './soft-requester.js'
-import { MESSAGE_BYTES_MAX } from './soft-wire.js'
+import { MESSAGE_BYTES_MAX, SEGMENT_BYTES } from './soft-wire.js'
 
 /** The pieces of one message must fit into a plan. */
 const SCATTER_GATHER_MAX = 64
@@ -16,7 +16,7 @@ const defaultLimits: DeviceCapabilities = {
   maxMessageByteLength: MESSAGE_BYTES_MAX,
   maxReadsInitiated: 16,
   maxReadsAccepted: 16,
-  preferredChunkByteLength: 256 * 1024,
+  preferredChunkByteLength: SEGMENT_BYTES,
 }
 
 /** Wishes that this implementation can keep. */

@@ -17,10 +17,12 @@ import {
   EPOLLRDHUP,
   receive,
   send,
+  setAbruptClose,
   setCongestionControl,
   setNoDelay,
   socketError,
   tcpConnectStart,
+  unacknowledgedBytes,
 } from '../../shm/libc.js'
 import type { QueuePairAddress } from './provider.js'
 import type { SoftContext } from './soft-context.js'
@@ -56,6 +58,8 @@ export class SoftLink implements Endpoint {
   phase: LinkPhase = 'idle'
   fd = -1
   #tag = -1
+  /** The kernel was handed pages that it may still have. */
+  #lends = false
   #answer = new Uint8Array(GREETING_BYTES)
   #answered = 0
   #pauseMs = FIRST_PAUSE_MS
@@ -132,6 +136,16 @@ export class SoftLink implements Endpoint {
     this.phase = 'broken'
   }
 
+  /**
+   * Pages of files are handed to the kernel from here on. What their owner writes into them after this end has gone must not pass for what
+   * he sent: whatever ends this connection tells the peer at once, which then believes nothing long that it had not finished (`Input`).
+   */
+  lend(): void {
+    if (this.#lends) return
+    this.#lends = true
+    setAbruptClose(this.fd, true)
+  }
+
   #open(fd: number, tag: number): void {
     this.fd = fd
     this.#tag = tag
@@ -142,6 +156,9 @@ export class SoftLink implements Endpoint {
 
   #closeSocket(): void {
     if (this.fd < 0) return
+    // Nothing stands before the end of the stream, so the peer's kernel has that at once as well, and the last words stay readable.
+    if (this.#lends && unacknowledgedBytes(this.fd) === 0) setAbruptClose(this.fd, false)
+    this.#lends = false
     this.#context.sockets.close(this.fd, this.#tag)
     this.fd = -1
     this.#tag = -1

@@ -9,7 +9,8 @@
  */
 import { view } from '../../shm/libc.js'
 import { Memory } from '../../shm/memory.js'
-import type { MemoryRights, RegisteredMemory } from './provider.js'
+import type { MemoryFile, MemoryRights, RegisteredMemory } from './provider.js'
+import { NO_FILE } from './soft-output.js'
 
 const INDEX_BITS = 24
 /** The longest span that typed arrays reach. */
@@ -26,10 +27,20 @@ export class SoftRegion implements RegisteredMemory {
   readonly localWrite: boolean
   readonly remoteRead: boolean
   readonly remoteWrite: boolean
+  /** Descriptor of the file that its first byte stands at `fileOffset` of, or NO_FILE. */
+  readonly file: number
+  readonly fileOffset: number
   /** False from the moment of deregistration: whoever holds on to the region must stop touching its memory. */
   alive = true
 
-  constructor(memory: Memory, byteLength: number, domain: number, keys: Keys, rights: MemoryRights) {
+  constructor(
+    memory: Memory,
+    byteLength: number,
+    domain: number,
+    keys: Keys,
+    rights: MemoryRights,
+    file: MemoryFile | null,
+  ) {
     this.memory = memory
     this.address = memory.address
     this.byteLength = byteLength
@@ -39,6 +50,8 @@ export class SoftRegion implements RegisteredMemory {
     this.localWrite = rights.localWrite
     this.remoteRead = rights.remoteRead
     this.remoteWrite = rights.remoteWrite
+    this.file = file === null ? NO_FILE : file.descriptor
+    this.fileOffset = file === null ? 0 : file.offset
   }
 }
 
@@ -68,13 +81,19 @@ export class MemoryTable {
   }
 
   /** Null when no index is left. */
-  register(address: number, byteLength: number, domain: number, rights: MemoryRights): SoftRegion | null {
+  register(
+    address: number,
+    byteLength: number,
+    domain: number,
+    rights: MemoryRights,
+    file: MemoryFile | null = null,
+  ): SoftRegion | null {
     const index = this.#takeIndex()
     if (index < 0) return null
     const keys = this.#newKeys(index)
     // Views of words need a whole number of them; nobody touches the bytes beyond `byteLength`.
     const memory = new Memory(view(address, Math.ceil(byteLength / 8) * 8), address)
-    const region = new SoftRegion(memory, byteLength, domain, keys, rights)
+    const region = new SoftRegion(memory, byteLength, domain, keys, rights, file)
     this.#regions[index] = region
     this.#lastKeys[index] = keys
     return region

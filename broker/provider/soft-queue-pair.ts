@@ -365,8 +365,10 @@ export class SoftQueuePair implements ProviderQueuePair, LinkOwner, Listed {
 
   /** Hands the plan to the socket: bytes taken, 0 or negative when none. */
   #flush(): number {
-    this.#context.counters.systemCalls++
+    const callsBefore = this.#output.systemCalls
+    if (this.#output.lends) this.link.lend()
     const sent = this.#output.flush(this.link.fd)
+    this.#context.counters.systemCalls += this.#output.systemCalls - callsBefore
     if (sent < 0 && sent !== -EAGAIN && sent !== -EINTR) {
       this.#breakStream()
       return sent

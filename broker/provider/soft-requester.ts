@@ -32,12 +32,11 @@ import {
   frameWord,
   HEADER_BYTES,
   paddingOf,
+  SEGMENT_BYTES,
 } from './soft-wire.js'
 
 /** Payloads up to this length are copied into the stream's buffer; longer ones are sent from where they are (measured). */
 export const COPY_BYTES_MAX = 2 * 1024
-/** Longer messages are cut, so that answers of the other direction never wait for a whole message. */
-const CUT_BYTES = 256 * 1024
 
 const WHOLE = frameFlag.first | frameFlag.last
 const SEND_WORD = frameWord(frameType.send, WHOLE)
@@ -224,7 +223,7 @@ export class Requester {
     const queue = this.#queue
     const whole = queue.byteLength[slot]!
     const room = this.#output.directRoom(queue.width)
-    const byteLength = Math.min(whole - this.#cut, CUT_BYTES)
+    const byteLength = Math.min(whole - this.#cut, SEGMENT_BYTES)
     if (byteLength > room) return false
     if (!this.#mayGather(slot)) return this.#failLocally(status.localProtectionError)
     this.#encodeCutHeader(slot, byteLength, acknowledged)
@@ -273,13 +272,19 @@ export class Requester {
       const length = queue.entryLength[entry]!
       if (skip < length) {
         const taken = Math.min(length - skip, left)
-        this.#output.direct(queue.entryAddress[entry]! + skip, taken)
+        this.#name(entry, skip, taken)
         left -= taken
         skip = 0
       } else {
         skip -= length
       }
     }
+  }
+
+  #name(entry: number, skip: number, byteLength: number): void {
+    const address = this.#queue.entryAddress[entry]! + skip
+    const region = this.#regionOf(entry)!
+    this.#output.directFile(address, byteLength, region.file, region.fileOffset + (address - region.address))
   }
 
   #failLocally(why: Status): false {

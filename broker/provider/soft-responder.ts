@@ -37,10 +37,10 @@ import {
   frameWord,
   HEADER_BYTES,
   paddingOf,
+  SEGMENT_BYTES,
 } from './soft-wire.js'
 
 const SNAPSHOT_BYTES = 8 * 1024
-const CUT_BYTES = 256 * 1024
 
 const ACKNOWLEDGE_WORD = frameWord(frameType.acknowledge, 0)
 
@@ -334,13 +334,15 @@ export class Responder {
 
   #encodeCut(read: PendingRead): boolean {
     const output = this.#parts.output
-    const byteLength = Math.min(read.byteLength - read.sent, CUT_BYTES)
+    const byteLength = Math.min(read.byteLength - read.sent, SEGMENT_BYTES)
     if (output.directRoom(1) < byteLength) return false
     const isLast = read.sent + byteLength === read.byteLength
     const flags = (read.sent === 0 ? frameFlag.first : 0) | (isLast ? frameFlag.last : 0)
     this.#encodeResponseHeader(output.reserve(HEADER_BYTES), read, flags, byteLength)
     output.commit(HEADER_BYTES)
-    output.direct(read.region!.address + read.offset + read.sent, byteLength)
+    const { address, file, fileOffset } = read.region!
+    const offset = read.offset + read.sent
+    output.directFile(address + offset, byteLength, file, fileOffset + offset)
     output.pad(paddingOf(byteLength))
     read.sent += byteLength
     return true

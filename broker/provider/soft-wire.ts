@@ -32,7 +32,7 @@ export const CODE_RECEIVER_NOT_READY = 0xffff
 
 export const HEADER_BYTES = 16
 export const EXTENDED_HEADER_BYTES = 32
-/** Payload of one frame never exceeds this; longer messages are cut into segments. */
+/** Payload of one frame never exceeds this; longer messages are cut into segments, so that answers of the other direction never wait for a whole message. */
 export const SEGMENT_BYTES = 1 << 20
 
 /** Fields of one frame, filled again and again. 32-bit fields are signed here: they stay small integers for the engine. */

@@ -203,7 +203,15 @@ export class EngineNode {
     const number = this.#next++
     const mapping = this.#map('region', byteLength)
     await this.#make(() =>
-      this.call('add-region', { number, generation: 1, job: JOB, span: mapping, byteLength, rights }),
+      this.call('add-region', {
+        number,
+        generation: 1,
+        job: JOB,
+        span: mapping,
+        descriptor: mapping.fd,
+        byteLength,
+        rights,
+      }),
     )
     return { key: packKey(number, 1), mapping }
   }

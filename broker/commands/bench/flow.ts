@@ -4,7 +4,7 @@ import type { Spent } from './brokers.js'
 import { type Pair, processIdsOf } from './crew.js'
 import { alone, sizesOr } from './latency.js'
 import type { MeasuredRow, TestName } from './settings.js'
-import { linkPlan, placeOf, type Rows, rowOf, type Stage } from './stage.js'
+import { isNewWork, linkPlan, placeOf, type Rows, rowOf, type Stage } from './stage.js'
 import { costs, spentIn, type Timed, windowFor } from './window.js'
 
 /** Bytes under way of a bandwidth test: more would only leave the caches. */
@@ -45,7 +45,7 @@ async function flowRow(stage: Stage, { test, work, bytes, pairs = 1, flow, slots
   const { durationMs } = settings
   const plan = linkPlan(stage, bytes, slots)
   const [flows, spent] = await crew.linked(pairs, placeOf(stage), plan, (all) => {
-    const window = windowFor(durationMs, pairs)
+    const window = windowFor(durationMs, pairs, isNewWork(stage, test, work))
     return Promise.all([
       Promise.all(all.map((pair) => flow(pair, window))),
       spentIn(window, brokers, processIdsOf(all)),

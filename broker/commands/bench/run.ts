@@ -71,7 +71,7 @@ export class Bench {
     if (settings.isLoaded) startLoad(this.#children, cpus().length)
     const crew = new Crew(settings, brokers, this.#children, this.#directory)
     const foreign = new Foreign(this.#children, () => brokers.map(({ processId }) => processId))
-    this.#stage = { settings, brokers, crew, foreign }
+    this.#stage = { settings, brokers, crew, foreign, works: new Set() }
     return this.#stage
   }
 

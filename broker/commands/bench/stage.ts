@@ -10,6 +10,14 @@ export interface Stage {
   readonly brokers: readonly [BenchBroker, BenchBroker]
   readonly crew: Crew
   readonly foreign: Foreign
+  /** Kinds of work that ran before, as `isNewWork` keeps them. */
+  readonly works: Set<string>
+}
+
+/** Whether such work never ran on this stage; from then on it did. */
+export function isNewWork({ works }: Stage, test: TestName, work: string): boolean {
+  const before = works.size
+  return works.add(`${test} ${work}`).size > before
 }
 
 export type Rows = AsyncGenerator<MeasuredRow, void, undefined>

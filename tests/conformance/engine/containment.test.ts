@@ -45,7 +45,15 @@ async function foreignRegion(stage: Stage, side: 'left' | 'right'): Promise<Test
   await node.call('add-job', { job: 2, activity: { address: activity.address, byteLength: activity.byteLength } })
   const mapping = Mapping.create('foreign', 4096)
   const number = node.takeNumber()
-  await node.call('add-region', { number, generation: 1, job: 2, span: mapping, byteLength: 4096, rights: 15 })
+  await node.call('add-region', {
+    number,
+    generation: 1,
+    job: 2,
+    span: mapping,
+    descriptor: mapping.fd,
+    byteLength: 4096,
+    rights: 15,
+  })
   return { key: packKey(number, 1), mapping }
 }
 
@@ -167,7 +175,8 @@ const offences: readonly Offence[] = [
       // No machine maps so much for a test: the engine is told a length that its span does not have, and must refuse before it touches it.
       const number = stage.left.takeNumber()
       const span = Mapping.create('short', 4096)
-      await stage.left.call('add-region', { number, generation: 1, job: 1, span, byteLength: 0xf0000000, rights: 15 })
+      const grant = { number, generation: 1, job: 1, span, descriptor: span.fd, byteLength: 0xf0000000, rights: 15 }
+      await stage.left.call('add-region', grant)
       const region = { key: packKey(number, 1), mapping: span }
       const entry = { region, offset: 0, length: 0xf0000000 }
       return {

@@ -133,7 +133,8 @@ const cases: readonly EngineCase[] = [
       await stage.during(remove(stage, first))
       const { number } = numberOf(first)
       const span = first.mapping
-      await stage.right.call('add-region', { number, generation: 2, job: 1, span, byteLength: 4096, rights: 15 })
+      const file = { span, descriptor: span.fd, byteLength: 4096 }
+      await stage.right.call('add-region', { number, generation: 2, job: 1, ...file, rights: 15 })
       write(2, first.key)
       write(3, packKey(number, 2))
       await stage.completed([[left, 3]])

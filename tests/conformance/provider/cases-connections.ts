@@ -355,6 +355,61 @@ export const connectionCases: ProviderCase[] = [
     },
   },
   {
+    number: 168,
+    name: 'pages of a file: what their owner writes after his queue pair has gone is never delivered',
+    run: (t, factory) => {
+      // A message that the peer's kernel has whole, one that fills the socket, and one that was in error before.
+      for (const [length, isError] of [
+        [48 << 10, false],
+        [16 << 20, false],
+        [48 << 10, true],
+      ] as const) {
+        withRig(factory, (rig) => {
+          const [a, b] = rig.pair({ memoryByteLength: 16 << 20 })
+          a.write(100, { length: 0 })
+          rig.until(() => a.done(1), 'the connection')
+          b.receive(1, { length: 16 << 20 })
+          a.bytes.fill(1)
+          a.send(2, { length })
+          for (let turn = 0; turn < 50; turn++) a.device.progress(rig.nowMs)
+          if (isError) a.toError()
+          a.destroy()
+          a.bytes.fill(2)
+          rig.settle()
+          t.deepEqual(b.statuses, [], 'nothing was delivered')
+          t.true(b.events().includes('connection-broken'))
+        })
+      }
+    },
+  },
+  {
+    number: 169,
+    name: 'pages of a file: entries at any offset, in any mixture with short ones, arrive as they are',
+    run: (t, factory) =>
+      withRig(factory, (rig) => {
+        const [a, b] = rig.pair({ memoryByteLength: 8 << 20 })
+        a.fill(0, 8 << 20, 5)
+        // Longer than a page list of the kernel holds, not on pages, ending between words, and behind a hole.
+        const entries: [number, number][] = [
+          [3, 70_001],
+          [200_000, 9],
+          [300_007, 1_500_001],
+          [2_000_000, 40_000],
+        ]
+        const length = entries.reduce((sum, [, byteLength]) => sum + byteLength, 0)
+        b.receive(1, { length })
+        a.send(2, { length, entries })
+        rig.until(() => b.done(1) && a.done(1))
+        const sent = entries.flatMap(([at, byteLength]) => [...a.slice(at, byteLength)])
+        t.deepEqual(b.slice(0, length), Uint8Array.from(sent))
+        b.fill(0, 8 << 20, 6)
+        a.read(3, { length: 3_000_001, at: 5, to: 12_345 })
+        rig.until(() => a.done(2))
+        t.deepEqual(a.slice(5, 3_000_001), b.slice(12_345, 3_000_001))
+        t.deepEqual(a.statuses, ['success', 'success'])
+      }),
+  },
+  {
     number: 162,
     name: 'numbering goes on over the wrap of 32 bits and over the sign',
     run: (t, factory) => {

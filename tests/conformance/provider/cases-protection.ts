@@ -256,12 +256,12 @@ export const protectionCases: ProviderCase[] = [
   },
   {
     number: 117,
-    name: "from its error completion on, the memory of a request is its owner's: what he writes then goes nowhere",
+    name: "from its error completion on, the memory of a request is its owner's: what he writes then goes nowhere (pages of files: 168)",
     run: (t, factory) => {
       for (const ending of ['error', 'deregistration'] as const) {
         withRig(factory, (rig) => {
           const [a, b] = rig.pair({ memoryByteLength: 48 << 20 })
-          const extra = a.register(allRights)
+          const extra = a.registerWithoutFile(allRights)
           a.write(100, { length: 0 })
           rig.until(() => a.done(1), 'the connection')
           a.bytes.fill(1)

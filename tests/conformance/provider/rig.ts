@@ -302,8 +302,15 @@ export class Player {
   }
 
   register(rights: MemoryRights, byteLength = this.mapping.byteLength, domain = this.domain): RegisteredMemory {
-    const { address } = this.mapping
-    return this.rig.control((done) => this.device.registerMemory(domain, address, byteLength, rights, done))
+    const { address, fd } = this.mapping
+    const file = { descriptor: fd, offset: 0 }
+    return this.rig.control((done) => this.device.registerMemory(domain, address, byteLength, rights, done, file))
+  }
+
+  /** The provider is not told that a file is behind it. */
+  registerWithoutFile(rights: MemoryRights): RegisteredMemory {
+    const { address, byteLength } = this.mapping
+    return this.rig.control((done) => this.device.registerMemory(this.domain, address, byteLength, rights, done))
   }
 
   /** Connects to a queue pair of another process. */
