@@ -22,7 +22,7 @@ const VECTOR_AT = OUTPUT_BYTES
 const FILE_OFFSET_AT = VECTOR_AT + PIECES * VECTOR_BYTES
 export const OUTPUT_PLAN_BYTES = FILE_OFFSET_AT + 8
 /** From here on pages are handed over; shorter payloads are copied faster than their pages are counted (measured). */
-export const FILE_BYTES_MIN = 32 * 1024
+export const FILE_BYTES_MIN = 64 * 1024
 /** Of a piece that lies in no file. */
 export const NO_FILE = -1
 
