@@ -45,7 +45,7 @@ async function flowRow(stage: Stage, { test, work, bytes, pairs = 1, flow, slots
   const { durationMs } = settings
   const plan = linkPlan(stage, bytes, slots)
   const [flows, spent] = await crew.linked(pairs, placeOf(stage), plan, (all) => {
-    const window = windowFor(durationMs, pairs, isNewWork(stage, test, work))
+    const window = windowFor(durationMs, pairs, isNewWork(stage, test, work, pairs))
     return Promise.all([
       Promise.all(all.map((pair) => flow(pair, window))),
       spentIn(window, brokers, processIdsOf(all)),

@@ -14,10 +14,10 @@ export interface Stage {
   readonly works: Set<string>
 }
 
-/** Whether such work never ran on this stage; from then on it did. */
-export function isNewWork({ works }: Stage, test: TestName, work: string): boolean {
+/** Whether such work of so many pairs never ran on this stage, so that some process is new to it; from then on it did. */
+export function isNewWork({ works }: Stage, test: TestName, work: string, pairs: number): boolean {
   const before = works.size
-  return works.add(`${test} ${work}`).size > before
+  return works.add(`${test} ${work} ${pairs}`).size > before
 }
 
 export type Rows = AsyncGenerator<MeasuredRow, void, undefined>
