@@ -96,8 +96,7 @@ async function makeBroker(settings: Settings, directory: RuntimeDirectory, log: 
   try {
     return new Broker(settings, directory, log)
   } catch (error) {
-    closeSync(directory.nodeFileDescriptor)
-    await directory.release()
+    await directory.release(() => closeSync(directory.nodeFileDescriptor))
     throw toFailure(error)
   }
 }
@@ -366,7 +365,6 @@ class Broker implements RunningBroker {
     this.#page.close()
     closeDescriptor(this.#doorbell)
     if (clean) this.#directory.removeNodeFile()
-    this.#nodeFile.close()
-    await this.#directory.release()
+    await this.#directory.release(() => this.#nodeFile.close())
   }
 }

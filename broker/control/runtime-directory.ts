@@ -84,11 +84,14 @@ export class RuntimeDirectory {
     return new RuntimeDirectory(options.path, fd, created, await replaceFriendlyLock(options))
   }
 
-  /** Call after the node file's descriptor is closed, except that `removeNodeFile` comes before. May be repeated. */
-  async release(): Promise<void> {
+  /**
+   * `closeNodeFile` gives the kernel's lock up. The lock in front goes first: afterwards it may be a successor's already. May be repeated.
+   */
+  async release(closeNodeFile: () => void): Promise<void> {
     if (this.#released) return
     this.#released = true
     await this.#releaseFriendlyLock?.().catch(() => undefined)
+    closeNodeFile()
     if (this.#created) removeIfEmpty(this.path)
   }
 
@@ -150,13 +153,21 @@ function prepare(path: string, socketMode: number): boolean {
   return !existed
 }
 
+/** Undefined when another one has it. */
 async function takeFriendlyLock({ path, onFriendlyLockLost }: ClaimOptions): Promise<Release | undefined> {
-  try {
-    return await lock(lockPath(path), { realpath: false, stale: STALE_MS, onCompromised: onFriendlyLockLost })
-  } catch (error) {
-    if (errnoOf(error) === 'ELOCKED') return undefined
-    throw unusable(path, `is not writable (${errnoOf(error)})`, 'give this user the right to write there', error)
+  const options = { realpath: false, stale: STALE_MS, onCompromised: onFriendlyLockLost }
+  for (let attempt = 0; attempt < LOCK_TRIES; attempt++) {
+    try {
+      return await lock(lockPath(path), options)
+    } catch (error) {
+      const code = errnoOf(error)
+      if (code === 'ELOCKED') return undefined
+      // Whoever got the kernel's lock meanwhile has replaced this one while it was being made.
+      if (code === 'ENOENT' && statSync(path, { throwIfNoEntry: false })) continue
+      throw unusable(path, `is not writable (${code})`, 'give this user the right to write there', error)
+    }
   }
+  return undefined
 }
 
 /** The kernel says that nobody lives here, so the lock in front was left by a broker that was killed. */

@@ -1,18 +1,27 @@
 import { chmodSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
+import { RuntimeDirectory } from '../../../broker/control/runtime-directory.js'
 import { readNodeFile } from '../../../broker/observe/node-file-reader.js'
 import { brokerPage } from '../../../protocol/broker-page.js'
 import { SharedVerbsError } from '../../../protocol/errors.js'
-import { duplicate } from '../../../shm/libc.js'
+import { closeDescriptor, duplicate } from '../../../shm/libc.js'
 import { Mapping } from '../../../shm/mapping.js'
 import { openDescriptors } from '../../support/leaks.js'
 import { startProcess } from '../../support/processes.js'
 import { temporaryDirectory } from '../../support/temporary-directory.js'
-import { until } from '../../support/until.js'
+import { until, within } from '../../support/until.js'
 import { attachedClient, createCompletionQueue, createQueuePair, failureOf } from './client-steps.js'
 import { RawClient } from './raw-client.js'
 import { exists, startTestBroker } from './start-test-broker.js'
+
+/** Removes a directory in every turn of the event loop. */
+async function robUntil(path: string, end: AbortSignal): Promise<void> {
+  while (!end.aborted) {
+    rmSync(path, { recursive: true, force: true })
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+}
 
 test.serial('a broker that stops in order leaves nothing', async (t) => {
   const before = openDescriptors()
@@ -48,6 +57,23 @@ test.serial('a second start is refused and names the first, by either lock', asy
     t.regex(failure.message, new RegExp(`\\b${process.pid}\\b`))
   }
   await t.notThrowsAsync(attachedClient(t, directory))
+})
+
+test.serial('the lock in front goes before the lock of the kernel, and may vanish while it is made', async (t) => {
+  const path = temporaryDirectory(t)
+  const front = `${path}/broker.lock`
+  const options = { path, socketMode: 0o600, onFriendlyLockLost: () => undefined, standby: null }
+  for (let round = 0; round < 10; round++) {
+    const claimed = RuntimeDirectory.claim(options)
+    const robber = new AbortController()
+    const robbing = robUntil(front, robber.signal)
+    const directory = await within(claimed, { timeoutMs: 5000, what: 'the claim' }).finally(() => robber.abort())
+    await robbing
+    await directory.release(() => {
+      t.false(exists(front))
+      closeDescriptor(directory.nodeFileDescriptor)
+    })
+  }
 })
 
 test.serial('directories that cannot serve are refused with the cure', async (t) => {
