@@ -3,9 +3,11 @@ import type { BenchTimes, OneSidedOpcode, PingPongOpcode } from '../../../protoc
 import type { Pair } from './crew.js'
 import { link, processIdsOf } from './crew.js'
 import { linkPlan, placeOf, type Rows, rowOf, type Stage } from './stage.js'
-import { costs, spentIn, type Timed, windowFor } from './window.js'
+import { atLeast, costs, spentIn, type Timed, windowFor } from './window.js'
 
 const PING_PONG_SLOTS = 64
+/** Beside bulk the slowest of a hundred trips are the point. */
+const MIX_MS = 2000
 
 /** The times of a pair that plays ping-pong in the window. */
 async function pingPong({ near, far }: Pair, opcode: PingPongOpcode, window: Timed): Promise<BenchTimes> {
@@ -99,7 +101,7 @@ export async function* mix(stage: Stage): Rows {
   await link(small!, linkPlan(stage, bytes, PING_PONG_SLOTS))
   const { bulkByteLength, wait } = settings
   await link(bulk!, { wait, inline: false, depth: 64, slots: 1, byteLength: bulkByteLength })
-  const window = windowFor(Math.max(settings.durationMs, 2000), 2)
+  const window = windowFor(atLeast(MIX_MS, settings.durationMs), 2)
   const { fromMs, untilMs, lastingMs } = window
   const bulkOrder = { opcode: 'write', outstanding: 1, fromMs, untilMs } as const
   const [times, { all }] = await Promise.all([

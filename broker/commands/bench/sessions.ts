@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { BenchTimes } from '../../../protocol/bench.js'
 import { processorMs } from './brokers.js'
 import { linkPlan, placeOf, type Rows, rowOf, type Stage } from './stage.js'
-import { windowFor } from './window.js'
+import { atLeast, windowFor } from './window.js'
 
 const LIST = 16
 const ATTACHES = { warmUp: 20, count: 200 }
@@ -17,6 +17,8 @@ const SESSIONS_OF_A_PROCESS = 100
 const QUEUE_PAIRS = 64
 /** Brokers do their work for new sessions first. */
 const SETTLE_MS = 2000
+/** The kernel counts processor time in ticks of 10 ms. */
+const IDLE_MS = 5000
 
 export async function* postPoll(stage: Stage): Rows {
   const { settings, crew } = stage
@@ -90,7 +92,7 @@ export async function* idle(stage: Stage): Rows {
   await sleep(SETTLE_MS)
   const startMs = performance.now()
   const before = processorMs(broker.processId)
-  await sleep(Math.max(settings.durationMs, 5000))
+  await sleep(atLeast(IDLE_MS, settings.durationMs))
   const spentMs = processorMs(broker.processId) - before
   const cpuPercent = (spentMs / (performance.now() - startMs)) * 100
 

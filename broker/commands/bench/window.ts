@@ -11,11 +11,17 @@ const WARM_UP_OF_EACH_PAIR_MS = 400
 const WARM_UP_OF_NEW_WORK_MS = 1800
 /** Who measures for a moment only wants to see that it works. */
 const WARM_UPS_MOST = 3
+const DURATIONS_MOST = 10
 
 export interface Timed extends BenchWindow {
   readonly durationMs: number
   /** From now to its end. */
   readonly lastingMs: number
+}
+
+/** For a test that says nothing before so much time, except to who measures for a moment. */
+export function atLeast(leastMs: number, durationMs: number): number {
+  return Math.max(durationMs, Math.min(leastMs, DURATIONS_MOST * durationMs))
 }
 
 export function windowFor(durationMs: number, pairs: number, isNewWork = false): Timed {
