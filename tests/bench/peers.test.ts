@@ -1,13 +1,34 @@
 import { readFileSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { repositoryDirectory } from '../support/cli.js'
 import { runProcess } from '../support/processes.js'
 import { temporaryDirectory } from '../support/temporary-directory.js'
 import type { ComparedRow } from './peers/report.js'
 
 const program = fileURLToPath(new URL('peers.ts', import.meta.url))
+
+const runPeers = (
+  t: ExecutionContext,
+  words: readonly string[],
+  options: { env?: Record<string, string>; timeoutMs: number },
+) =>
+  runProcess(t, process.execPath, ['--import=./broker/typescript.js', program, ...words], {
+    cwd: repositoryDirectory,
+    ...options,
+  })
+
+test.serial('what cannot be compared is refused with the usage, which --help prints', async (t) => {
+  for (const words of [['--rounds', '0'], ['--only', 'speed'], ['--peers', 'nobody'], ['--speed']]) {
+    const { code, stdout, stderr } = await runPeers(t, words, { timeoutMs: 20_000 })
+    t.deepEqual([code, stdout], [2, ''], words.join(' '))
+    t.regex(stderr, /^npm run bench:peers -- \[options\]/m)
+  }
+  const { code, stdout } = await runPeers(t, ['--help'], { timeoutMs: 20_000 })
+  t.is(code, 0)
+  t.regex(stdout, /--only <works> +latency,/)
+})
 
 test.serial(
   'ours and a peer are compared in one run, peers that are not there are named, and the tables are saved',
@@ -30,12 +51,10 @@ test.serial(
       out,
       '--json',
     ]
-    const { code, stdout, stderr } = await runProcess(
-      t,
-      process.execPath,
-      ['--import=./broker/typescript.js', program, ...shape],
-      { cwd: repositoryDirectory, env: { PATH: directory, TMPDIR: directory }, timeoutMs: 140_000 },
-    )
+    const { code, stdout, stderr } = await runPeers(t, shape, {
+      env: { PATH: directory, TMPDIR: directory },
+      timeoutMs: 140_000,
+    })
     t.is(code, 0, stderr)
     t.regex(stderr, /^without ucx: ucx_perftest is not installed$/m)
     const { rows } = JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as { rows: ComparedRow[] }

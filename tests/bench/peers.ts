@@ -1,17 +1,16 @@
 /**
  * The same work through the brokers and through what users would pick instead, interleaved in one run.
  *
- *   npm run bench:peers -- [--rounds 5] [--duration 1000] [--only work,…] [--peers name,…] [--tries 4] [--out folder] [--json] [-- options for `broker bench`]
- *
  * What was measured while a virtual machine's host had put the two cores far apart (`core-distance.ts`) is measured again, up to `--tries`
- * times: else a round compares luck. Medians and ratios are printed and saved as Markdown and SVG in the folder. Peers that are not there are named and left out.
+ * times: else a round compares luck. Medians and ratios are printed and saved as Markdown and SVG. Peers that are not there are named and left
+ * out.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { parseArgs } from 'node:util'
 import { CoreDistance, FAR_NS } from '../../broker/commands/bench/core-distance.js'
 import { machineNow } from '../../broker/commands/bench/run.js'
+import { refuse, toolOptions } from '../support/tool-options.js'
 import { libfabric } from './peers/libfabric.js'
 import { net } from './peers/net.js'
 import { measureOurs } from './peers/ours.js'
@@ -21,7 +20,17 @@ import { ucx } from './peers/ucx.js'
 import { median, type Peer, type PeerName, peerNames, type Work, works } from './peers/work.js'
 import { zeromq } from './peers/zeromq.js'
 
-const { values: options, positionals } = parseArgs({
+const help = `npm run bench:peers -- [options] [-- options of broker bench, for our side]
+
+  --rounds <n>      rounds of which the medians are told (5)
+  --duration <ms>   of one measurement (1000)
+  --tries <n>       most of one measurement, while the cores are far apart (4)
+  --only <works>    ${works.map(({ name }) => name).join(',')}
+  --peers <names>   ${peerNames.join(',')} (those that are there)
+  --out <folder>    for peers.md and peers.svg (.cache/bench)
+  --json            last line as JSON; everything else goes to the other output`
+
+const { values: options, positionals } = toolOptions(help, {
   options: {
     rounds: { type: 'string', default: '5' },
     duration: { type: 'string', default: '1000' },
@@ -36,19 +45,28 @@ const { values: options, positionals } = parseArgs({
 
 const rounds = Number(options.rounds)
 const durationMs = Number(options.duration)
-const wanted = options.only?.split(',')
-const chosen = works.filter(({ name }) => wanted === undefined || wanted.includes(name))
 const tries = Number(options.tries)
-if (chosen.length === 0 || !(rounds >= 1) || !(tries >= 1) || !(durationMs >= 100)) {
-  throw new Error(`nothing to do: works are ${works.map(({ name }) => name).join(', ')}`)
+if (!(rounds >= 1) || !(tries >= 1) || !(durationMs >= 100))
+  refuse(help, '--rounds, --tries and --duration are 1, 1 and 100 at least')
+
+/** Those that were asked for, of those there are. */
+function named<Named extends { readonly name: string }>(
+  all: readonly Named[],
+  asked: string | undefined,
+): readonly Named[] {
+  const names = asked?.split(',') ?? all.map(({ name }) => name)
+  const unknown = names.find((name) => !all.some((one) => one.name === name))
+  if (unknown !== undefined) refuse(help, `there is no '${unknown}'`)
+  return all.filter(({ name }) => names.includes(name))
 }
+
+const chosen = named(works, options.only)
+const asked = named([ucx, libfabric, zeromq, net, tcp], options.peers)
 
 const say = (line: string): void => void process[options.json ? 'stderr' : 'stdout'].write(`${line}\n`)
 
 function presentPeers(): Peer[] {
-  const asked = options.peers?.split(',')
-  return [ucx, libfabric, zeromq, net, tcp].filter((peer) => {
-    if (asked?.includes(peer.name) === false) return false
+  return asked.filter((peer) => {
     const why = peer.missing()
     if (why !== undefined) say(`without ${peer.name}: ${why}`)
     return why === undefined

@@ -9,7 +9,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { parseArgs } from 'node:util'
+import { toolOptions } from '../support/tool-options.js'
 
 interface Profile {
   readonly nodes: readonly {
@@ -20,7 +20,11 @@ interface Profile {
   readonly timeDeltas: readonly number[]
 }
 
-const { values: options, positionals } = parseArgs({
+const help = `tests/bench/profile.ts [--top <n>] [-- options of broker bench]
+
+  --top <n>   functions told of each thread (12)`
+
+const { values: options, positionals } = toolOptions(help, {
   options: { top: { type: 'string', default: '12' } },
   allowPositionals: true,
 })

@@ -5,6 +5,7 @@
 import { spawnSync } from 'node:child_process'
 import { cpus, loadavg } from 'node:os'
 import { fileURLToPath } from 'node:url'
+import { refuse, toolOptions } from '../support/tool-options.js'
 import { figureHead } from './figures.js'
 
 const programs: Readonly<Record<string, readonly string[]>> = {
@@ -15,9 +16,13 @@ const programs: Readonly<Record<string, readonly string[]>> = {
   allocation: ['allocation.ts'],
 }
 
-const wanted = process.argv.slice(2)
+const help = `npm run bench -- [name …]
+
+  names: ${Object.keys(programs).join(', ')} (all)`
+
+const { positionals: wanted } = toolOptions(help, { allowPositionals: true })
 const unknown = wanted.find((name) => programs[name] === undefined)
-if (unknown !== undefined) throw new Error(`no microbenchmark is named ${unknown}: ${Object.keys(programs).join(', ')}`)
+if (unknown !== undefined) refuse(help, `no microbenchmark is named ${unknown}`)
 
 console.log(
   `${cpus().length} cores, ${cpus()[0]?.model.trim()}, Node ${process.versions.node}, load ${loadavg()[0]!.toFixed(2)}`,

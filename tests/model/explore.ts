@@ -2,14 +2,15 @@
  * All explorations, also the long ones, as a table. `npm run explore -- --help` says what else it does. Ends with 1 if anything does not
  * hold.
  */
-import { parseArgs } from 'node:util'
 import { explore, type Report, replay } from '../support/explorer.js'
+import { refuse, toolOptions } from '../support/tool-options.js'
 import { type Exploration, fullName, run, tellFailure } from './exploration.js'
 import { explorations } from './explorations.js'
 import { loadExplored } from './load.js'
 import { mutants } from './mutants.js'
 
 const HELP = `npm run explore -- [options]
+
   --scene NAME         only this scene, or the one exploration of that whole name
   --short              only what the tests run
   --mutants            runs all mistakes instead: which invariant catches each, in how many steps
@@ -18,7 +19,7 @@ const HELP = `npm run explore -- [options]
   --json               ends with one line of JSON
   --list               the names of all explorations and mutants`
 
-const { values: options } = parseArgs({
+const { values: options } = toolOptions(HELP, {
   options: {
     scene: { type: 'string' },
     mutants: { type: 'boolean', default: false },
@@ -27,21 +28,15 @@ const { values: options } = parseArgs({
     short: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     list: { type: 'boolean', default: false },
-    help: { type: 'boolean', default: false },
   },
 })
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`)
 
-function refuse(why: string): never {
-  process.stderr.write(`explore: ${why}\n`)
-  process.exit(2)
-}
-
 /** A mutant as an exploration. */
 function mutantNamed(name: string): Exploration {
   const mutant = mutants.find((one) => one.name === name)
-  if (!mutant) refuse(`there is no mutant '${name}'; --list tells those there are`)
+  if (!mutant) refuse(HELP, `there is no mutant '${name}'; --list tells those there are`)
   const scenario = async () => mutant.scenario(await loadExplored(mutant.changes))
   return { scene: 'mutant', promise: 'is caught', name, scenario }
 }
@@ -52,7 +47,7 @@ function chosen(): readonly Exploration[] {
   const found = explorations
     .filter((one) => !short || !one.isLong)
     .filter((one) => scene === undefined || scene === one.scene || scene === fullName(one))
-  if (found.length === 0) refuse(`there is no exploration '${scene}'; --list tells those there are`)
+  if (found.length === 0) refuse(HELP, `there is no exploration '${scene}'; --list tells those there are`)
   return found
 }
 
@@ -113,14 +108,13 @@ async function runAll(all: readonly Exploration[]): Promise<void> {
   if (failures > 0) process.exitCode = 1
 }
 
-if (options.help) say(HELP)
-else if (options.list) {
+if (options.list) {
   for (const one of explorations) say(`${fullName(one)}${one.isLong ? ' (long)' : ''}`)
   for (const { name } of mutants) say(`mutant: ${name}`)
 } else if (options.mutants) await runMutants()
 else if (options.replay === undefined) await runAll(chosen())
 else {
   const [exploration, ...others] = chosen()
-  if (!exploration || others.length > 0) refuse('--replay needs the whole name of one exploration, or a mutant')
+  if (!exploration || others.length > 0) refuse(HELP, '--replay needs the whole name of one exploration, or a mutant')
   await replayOne(exploration, options.replay)
 }

@@ -1,6 +1,6 @@
 /** `npm run storm`: processes, brokers and links die under checked traffic; ends with what was lost. */
 import { randomInt } from 'node:crypto'
-import { parseArgs } from 'node:util'
+import { refuse, toolOptions } from '../support/tool-options.js'
 import { isFaultless, jsonOf, type Progress, type StormOptions, tableOf } from './report.js'
 import { runStorm } from './storm.js'
 
@@ -27,13 +27,12 @@ function numberOf(
 ): number {
   const text = values[name]
   if (text === undefined) return otherwise
-  if (typeof text !== 'string' || !/^\d{1,9}$/.test(text))
-    throw new Error(`--${name} needs a whole number, not ${text}`)
+  if (typeof text !== 'string' || !/^\d{1,9}$/.test(text)) refuse(help, `--${name} needs a whole number, not ${text}`)
   return Number(text)
 }
 
 function between(name: string, value: number, least: number, most: number): number {
-  if (value < least || value > most) throw new Error(`--${name} is from ${least} to ${most}`)
+  if (value < least || value > most) refuse(help, `--${name} is from ${least} to ${most}`)
   return value
 }
 
@@ -60,22 +59,18 @@ function progressOf(silent: boolean): Progress {
 
 const text = { type: 'string' } as const
 const names = ['seconds', 'kills', 'stops', 'broker-kills', 'link-cuts', 'processes', 'rate', 'seed'] as const
-const { values } = parseArgs({
+const { values } = toolOptions(help, {
   options: {
     ...Object.fromEntries(names.map((name) => [name, text])),
     json: { type: 'boolean' },
     keep: { type: 'boolean' },
-    help: { type: 'boolean' },
   },
 })
 
-if (values['help']) process.stdout.write(`${help}\n`)
-else {
-  const options = optionsOf(values)
-  const isJson = values['json'] === true
-  if (!isJson) process.stdout.write(`storm  seed ${options.seed}\n`)
-  const result = await runStorm(options, progressOf(isJson))
-  if (process.stderr.isTTY && !isJson) process.stderr.write(`\r${' '.repeat(79)}\r`)
-  process.stdout.write(`${isJson ? jsonOf(result) : tableOf(result)}\n`)
-  process.exitCode = isFaultless(result) ? 0 : 1
-}
+const options = optionsOf(values)
+const isJson = values['json'] === true
+if (!isJson) process.stdout.write(`storm  seed ${options.seed}\n`)
+const result = await runStorm(options, progressOf(isJson))
+if (process.stderr.isTTY && !isJson) process.stderr.write(`\r${' '.repeat(79)}\r`)
+process.stdout.write(`${isJson ? jsonOf(result) : tableOf(result)}\n`)
+process.exitCode = isFaultless(result) ? 0 : 1

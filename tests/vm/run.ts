@@ -8,7 +8,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { parseArgs } from 'node:util'
+import { toolOptions } from '../support/tool-options.js'
 import { run as command, prepareHost } from './commands.js'
 import { type Image, prepareImage } from './image.js'
 import { runMachine, type Wire } from './machine.js'
@@ -19,7 +19,14 @@ const root = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '')
 const cache = join(root, '.cache/vm')
 const results = join(cache, 'results')
 const built = join(cache, 'built')
-const { values: options } = parseArgs({
+const help = `npm run test:verbs -- [options]
+
+  --only <parts>      of them, by name: conformance,demo,… (all)
+  --cases <words>     only these conformance cases, by number: 1,2,… (all)
+  --timeout-ms <n>    for the whole run of a machine (1500000)
+  --json              last line as JSON`
+
+const { values: options } = toolOptions(help, {
   options: {
     json: { type: 'boolean', default: false },
     only: { type: 'string', default: '' },
