@@ -31,7 +31,7 @@ export const defaults = {
   rnrRetry: 7,
   rnrTimerMs: 10,
   lanes: 1,
-  bounceByteLength: 4096,
+  bounceByteLength: 8192,
   bounceCount: 64,
   connectTimeoutMs: 5000,
 } as const
