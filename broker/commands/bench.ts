@@ -44,8 +44,8 @@ Tests: ${testNames.slice(0, 7).join(' ')}
 
 Two brokers over loopback and processes that talk through them, as perftest does
 between two nodes. A one-way latency is half of a round trip. Each measurement
-warms up before it counts. calls/msg: of the brokers, to the network. brokers, clients: processor
-ns that the processes of both nodes together spend on a message.
+warms up before it counts. calls/msg: of the brokers, to the network. brokers,
+clients: processor ns that those of both nodes together spend on a message.
 
 Examples:
   broker bench --only latency,rate

@@ -156,6 +156,51 @@ test('epoll reports tags, edge-triggered once', (t) => {
   t.is(libc.epollWait(99_999, events.address, 8, 0), -libc.EBADF)
 })
 
+/** Both ends of a connection on this machine. */
+function connected(t: ExecutionContext): { readonly client: number; readonly server: number } {
+  const listener = closing(t, libc.tcpListen('127.0.0.1', 0, 16))
+  const client = libc.tcpConnectStart('127.0.0.1', libc.tcpPort(listener))
+  t.is(libc.pollDescriptors([listener], 5000), 0)
+  return { client, server: closing(t, libc.tcpAccept(listener)) }
+}
+
+test('pages of a file leave as they are, and are read when the peer takes them', async (t) => {
+  const memory = mapped(t)
+  const file = closing(t, libc.memfdCreate('pages'))
+  libc.ftruncate(file, 8192)
+  const address = libc.mmap(file, 8192, { write: true })
+  t.teardown(() => libc.munmap(address, 8192))
+  const bytes = new Uint8Array(libc.view(address, 8192)).fill(1)
+  const { client, server } = connected(t)
+  t.teardown(() => libc.closeDescriptor(client))
+  libc.storeAddress(memory.u32, 0, 4096)
+  t.is(libc.sendFile(client, file, memory.address, 4096), 4096)
+  bytes.fill(2, 4096)
+  t.is(libc.pollDescriptors([server], 5000), 0)
+  t.is(libc.receive(server, memory.address + 64, 4000, 0), 4000)
+  t.is(memory.u8[64], 2)
+  await until('everything to be acknowledged', () => libc.unacknowledgedBytes(client) === 0)
+  t.is(libc.sendFile(client, file, memory.address, -1), -libc.EINVAL)
+  t.is(libc.sendFile(client, 99_999, memory.address, 1), -libc.EBADF)
+})
+
+test('an end of a connection is known at once, although what came before it can still be taken', async (t) => {
+  const memory = mapped(t)
+  for (const isAbrupt of [false, true]) {
+    const { client, server } = connected(t)
+    t.true(libc.isEstablished(client) && libc.isEstablished(server))
+    for (const set of [true, isAbrupt]) t.is(libc.setAbruptClose(client, set), 0)
+    t.is(libc.send(client, memory.address, 100, 0), 100)
+    t.is(libc.pollDescriptors([server], 5000), 0)
+    libc.closeDescriptor(client)
+    await until('the end of the connection', () => !libc.isEstablished(server))
+    t.is(libc.receive(server, memory.address, 100, 0), 100)
+    t.is(libc.receive(server, memory.address, 100, 0), isAbrupt ? -libc.ECONNRESET : 0)
+  }
+  t.false(libc.isEstablished(99_999))
+  t.is(libc.unacknowledgedBytes(99_999), -libc.EBADF)
+})
+
 test('TCP by address: connect, send, receive, vectors, errors as negative numbers', (t) => {
   const memory = mapped(t)
   const listener = closing(t, libc.tcpListen('127.0.0.1', 0, 16))
