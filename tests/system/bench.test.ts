@@ -11,7 +11,7 @@ import { processesMarked } from '../support/processes.js'
 import { temporaryDirectory } from '../support/temporary-directory.js'
 import { until } from '../support/until.js'
 
-const small = ['--duration', '60', '--pairs', '2', '--sessions', '20', '--bulk', '1048576', '--depth', '256']
+const small = ['--duration', '120', '--pairs', '2', '--sessions', '20', '--bulk', '1048576', '--depth', '256']
 
 /** What is left of a benchmark that had this directory for temporary files; the loader of sources keeps its own cache there. */
 const leftBelow = (directory: string): string[] => filesBelow(directory).filter((path) => !path.startsWith('tsx-'))
