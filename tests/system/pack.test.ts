@@ -17,13 +17,16 @@ function freshCheckout(scope: Scope): string {
   return directory
 }
 
+/** Sources that were compiled for the tests are not the checkout's. */
+const env = { SHARED_VERBS_COMPILED: undefined }
+
 async function succeed(
   t: Scope & { is(actual: unknown, expected: unknown, message?: string): unknown },
   cwd: string,
   ...words: string[]
 ): Promise<string> {
   const [command = '', ...commandArguments] = words
-  const { code, stdout, stderr } = await runProcess(t, command, commandArguments, { cwd, timeoutMs: 150_000 })
+  const { code, stdout, stderr } = await runProcess(t, command, commandArguments, { cwd, env, timeoutMs: 150_000 })
   t.is(code, 0, `${words.join(' ')}\n${stdout}\n${stderr}`)
   return stdout
 }
