@@ -9,7 +9,8 @@ const WARM_UP_MS = 500
 const WARM_UP_OF_EACH_PAIR_MS = 400
 /** Until work of a new kind runs as fast as it will, where the compilers' threads share a core with it: 1 MiB writes go from 3 to 7 GB/s in two seconds. */
 const WARM_UP_OF_NEW_WORK_MS = 1800
-/** Who measures for a moment only wants to see that it works. */
+/** Who measures for a shorter moment only wants to see that it works. */
+const MOMENT_MS = 500
 const WARM_UPS_MOST = 3
 const DURATIONS_MOST = 10
 
@@ -27,7 +28,7 @@ export function atLeast(leastMs: number, durationMs: number): number {
 export function windowFor(durationMs: number, pairs: number, isNewWork = false): Timed {
   const nowMs = clock.nowMs()
   const neededMs = WARM_UP_MS + pairs * WARM_UP_OF_EACH_PAIR_MS + (isNewWork ? WARM_UP_OF_NEW_WORK_MS : 0)
-  const warmUpMs = Math.min(neededMs, WARM_UPS_MOST * durationMs)
+  const warmUpMs = durationMs < MOMENT_MS ? Math.min(neededMs, WARM_UPS_MOST * durationMs) : neededMs
   const fromMs = nowMs + warmUpMs
   const untilMs = fromMs + durationMs
   return { fromMs, untilMs, durationMs, lastingMs: untilMs - nowMs }
